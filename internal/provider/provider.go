@@ -25,6 +25,13 @@ type Provider interface {
 	Fetch(ctx context.Context, req *Request) (*Bundle, error)
 }
 
+// A TargetWriter is a Provider that may write files into Request.TargetPath itself: the volume is then mounted before the
+// fetch, not after it. A provider that does not implement it never writes there.
+type TargetWriter interface {
+	Provider
+	MayWriteTarget() bool
+}
+
 // A Request says who asks, and for what.
 type Request struct {
 	// Pod is who asks. It is required: whatever a provider keeps between calls is keyed by it or by what it proves.
@@ -94,7 +101,7 @@ type Bundle struct {
 	// An id may occur more than once.
 	Versions []ObjectVersion
 	// SelfWritten says that the provider has no files to hand over because it writes into the target path itself, as
-	// some third-party providers do.
+	// some third-party providers do; only a TargetWriter may say so.
 	SelfWritten bool
 	// Warnings are for people: one sentence each, without secrets.
 	Warnings []string
