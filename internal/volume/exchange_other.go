@@ -1,0 +1,10 @@
+//go:build !linux
+
+package volume
+
+import "os"
+
+func (v *volume) exchange(a, b string) error { return v.exchangeByRename(a, b) }
+
+// isMountRoot is known on Linux only.
+func isMountRoot(*os.File) (bool, error) { return false, nil }

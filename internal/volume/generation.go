@@ -1,0 +1,140 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+
+	"keymount/internal/provider"
+)
+
+// writeGeneration writes want into a new folder of its own and returns the folder's name. Nothing points at it yet.
+func (v *volume) writeGeneration(want *tree) (string, error) {
+	name := newName()
+	if err := v.makeFolder(name, want.group); err != nil {
+		return "", fmt.Errorf("making the folder of a generation: %w", err)
+	}
+	for _, dir := range want.folders {
+		if err := v.makeFolder(name+"/"+dir, want.group); err != nil {
+			return "", fmt.Errorf("making folder %s: %w", quote(dir), err)
+		}
+	}
+	for _, f := range want.files {
+		if err := v.writeFile(name+"/"+f.Path, f, want.group); err != nil {
+			return "", fmt.Errorf("writing file %s: %w", quote(f.Path), err)
+		}
+	}
+	return name, nil
+}
+
+func (v *volume) makeFolder(name string, group *int) error {
+	if err := v.root.Mkdir(name, 0o700); err != nil {
+		return err
+	}
+	if group != nil {
+		if err := v.root.Lchown(name, -1, *group); err != nil {
+			return err
+		}
+	}
+	if !unixModes {
+		return nil
+	}
+	return v.root.Chmod(name, folderMode) // Mkdir's own mode is subject to the umask
+}
+
+// writeFile makes a file that nobody else can read until it has its group and mode.
+func (v *volume) writeFile(name string, want *provider.File, group *int) (err error) {
+	f, err := v.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	if _, err := f.Write(want.Contents); err != nil {
+		return err
+	}
+	if group != nil {
+		if err := f.Chown(-1, *group); err != nil {
+			return err
+		}
+	}
+	if !unixModes {
+		return nil
+	}
+	return f.Chmod(want.Mode)
+}
+
+// swap points ..data at the generation, by one rename.
+func (v *volume) swap(generation string) error {
+	if err := v.removeTree(dataTemp); err != nil {
+		return fmt.Errorf("removing a leftover: %w", err)
+	}
+	if err := v.root.Symlink(generation, dataTemp); err != nil {
+		return fmt.Errorf("making link ..data_tmp: %w", hintLink(err))
+	}
+	if err := v.renameOver(dataTemp, dataLink); err != nil {
+		return fmt.Errorf("swapping ..data: %w", err)
+	}
+	return nil
+}
+
+// link makes the top-level name a link into ..data, if it is not. What else stands at the name is left unless
+// replace is set. made says that the name did not exist before.
+func (v *volume) link(name string, replace bool) (made bool, err error) {
+	target := dataLink + "/" + name
+	info, err := v.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := v.root.Symlink(target, name); err != nil {
+			return false, fmt.Errorf("making link %s: %w", quote(name), hintLink(err))
+		}
+		return true, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("inspecting %s: %w", quote(name), err)
+	}
+	if info.Mode().Type() == fs.ModeSymlink {
+		got, err := v.root.Readlink(name)
+		if err == nil && got == target {
+			return false, nil
+		}
+	}
+	if !replace {
+		return false, nil
+	}
+	temp := newName()
+	if err := v.root.Symlink(target, temp); err != nil {
+		return false, fmt.Errorf("making link %s: %w", quote(name), hintLink(err))
+	}
+	if err := v.renameOver(temp, name); err != nil {
+		return false, fmt.Errorf("replacing %s by a link: %w", quote(name), err)
+	}
+	return false, nil
+}
+
+// renameOver gives the link temp the name, whatever stands there. A file or link is replaced by one rename; a folder, which a rename
+// cannot replace, trades places with temp first, and is removed under that name.
+func (v *volume) renameOver(temp, name string) error {
+	info, err := v.root.Lstat(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err != nil || !info.IsDir() {
+		return v.renameLink(temp, name)
+	}
+	if err := v.exchange(temp, name); err != nil {
+		return err
+	}
+	return v.removeTree(temp)
+}
+
+// exchangeByRename is for systems that cannot exchange two names at once: for the time between two renames name is missing.
+func (v *volume) exchangeByRename(temp, name string) error {
+	aside := newName()
+	if err := v.root.Rename(name, aside); err != nil {
+		return err
+	}
+	if err := v.root.Rename(temp, name); err != nil {
+		return errors.Join(err, v.root.Rename(aside, name))
+	}
+	return v.root.Rename(aside, temp)
+}

@@ -1,0 +1,235 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"math/rand/v2"
+	"os"
+	"regexp"
+	"strconv"
+	"strings"
+	"time"
+)
+
+const (
+	dataLink = "..data"     // -> the current generation
+	dataTemp = "..data_tmp" // the next ..data, for as long as a swap takes
+
+	folderMode fs.FileMode = 0o755
+)
+
+// generationName matches the folders of this package and of upstream's writer. Whatever has such a name is a
+// generation, or a temporary name of this package, which has the same form so that one rule cleans up both.
+var generationName = regexp.MustCompile(`^\.\.\d{4}(_\d\d){5}\..+$`)
+
+// newName returns a name for a generation. The clock is for people; the random part and exclusive creation make it unique.
+func newName() string {
+	return time.Now().UTC().Format("..2006_01_02_15_04_05.") + strconv.FormatUint(1e9+rand.Uint64N(9e9), 10)
+}
+
+// A volume is an open target folder.
+type volume struct {
+	path string
+	root *os.Root
+	dir  *os.File // the same folder, for listing and for what os.Root does not have
+}
+
+// openVolume opens the folder at path, which must not be a symbolic link itself. The folders above are the caller's and are trusted.
+func openVolume(path string) (*volume, error) {
+	info, err := os.Lstat(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening volume: %w", err)
+	}
+	if !info.IsDir() {
+		return nil, fmt.Errorf("opening volume: %s is a %s, not a folder", path, kindOf(info.Mode()))
+	}
+	root, err := os.OpenRoot(path)
+	if err != nil {
+		return nil, fmt.Errorf("opening volume: %w", err)
+	}
+	v := &volume{path: path, root: root}
+	opened, err := root.Stat(".")
+	if err == nil && !os.SameFile(info, opened) {
+		err = fmt.Errorf("%s was replaced meanwhile", path)
+	}
+	if err == nil {
+		v.dir, err = root.Open(".")
+	}
+	if err != nil {
+		root.Close()
+		return nil, fmt.Errorf("opening volume: %w", err)
+	}
+	return v, nil
+}
+
+func (v *volume) close() {
+	v.dir.Close()
+	v.root.Close()
+}
+
+// current returns the name of the generation that ..data points at, "" if it points at none: absent, dangling, or
+// planted (anything but the name of a folder right below the target).
+func (v *volume) current() (string, error) {
+	name, err := v.readlink(dataLink)
+	if err != nil || name == "" {
+		return "", err
+	}
+	if !strings.HasPrefix(name, "..") || name == ".." || name == dataLink || name == dataTemp || strings.ContainsAny(name, `/\`) {
+		return "", nil
+	}
+	info, err := v.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("inspecting generation: %w", err)
+	}
+	return name, nil
+}
+
+// readlink returns the target of the link name, "" if name is absent or no link.
+func (v *volume) readlink(name string) (string, error) {
+	info, err := v.root.Lstat(name)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", fmt.Errorf("inspecting %s: %w", quote(name), err)
+	}
+	if info.Mode().Type() != fs.ModeSymlink {
+		return "", nil
+	}
+	target, err := v.root.Readlink(name)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return "", fmt.Errorf("reading link %s: %w", quote(name), err)
+	}
+	return target, nil
+}
+
+// exists reports whether a generation has the top-level name.
+func (v *volume) exists(generation, name string) bool {
+	if generation == "" {
+		return false
+	}
+	_, err := v.root.Lstat(generation + "/" + name)
+	return err == nil
+}
+
+// openFile opens a regular file for reading. It never follows a link at the last component and never blocks.
+func (v *volume) openFile(name string) (*os.File, error) {
+	return v.openExactly(name, openFileFlags, func(m fs.FileMode) bool { return m.IsRegular() }, "regular file")
+}
+
+// openFolder opens a folder for listing, with the same care.
+func (v *volume) openFolder(name string) (*os.File, error) {
+	return v.openExactly(name, openFolderFlags, fs.FileMode.IsDir, "folder")
+}
+
+func (v *volume) openExactly(name string, flags int, is func(fs.FileMode) bool, what string) (*os.File, error) {
+	info, err := v.root.Lstat(name)
+	if err != nil {
+		return nil, err
+	}
+	if !is(info.Mode()) {
+		return nil, fmt.Errorf("%s is a %s, not a %s", quote(name), kindOf(info.Mode()), what)
+	}
+	f, err := v.root.OpenFile(name, flags, 0)
+	if err != nil {
+		return nil, err
+	}
+	// os.Root follows links that stay inside; one that was put there since Lstat shows here.
+	opened, err := f.Stat()
+	if err == nil && !os.SameFile(info, opened) {
+		err = fmt.Errorf("%s was replaced meanwhile", quote(name))
+	}
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+// walk calls fn for every entry below the generation, folders before what is in them, with paths relative to the generation. Entries
+// that are neither files nor folders, and more entries than a content can have, are errors.
+func (v *volume) walk(generation string, fn func(rel string, info fs.FileInfo) error) error {
+	pending := []string{""}
+	count := 0
+	for len(pending) > 0 {
+		dir := pending[len(pending)-1]
+		pending = pending[:len(pending)-1]
+		err := v.list(join(generation, dir), func(name string) error {
+			rel := join(dir, name)
+			if count++; count > MaxEntries {
+				return errOversized
+			}
+			info, err := v.root.Lstat(generation + "/" + rel)
+			if err != nil {
+				return err
+			}
+			if info.IsDir() {
+				if strings.Count(rel, "/") >= MaxDepth {
+					return errOversized
+				}
+				pending = append(pending, rel)
+			}
+			return fn(rel, info)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// errOversized is what walk returns for a generation that no write of this package made.
+var errOversized = errors.New("generation has more entries than a volume can hold")
+
+// list calls fn with the names in a folder, in no order, a bounded number at a time.
+func (v *volume) list(folder string, fn func(name string) error) error {
+	f, err := v.openFolder(folder)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	for {
+		names, err := f.Readdirnames(256)
+		for _, name := range names {
+			if err := fn(name); err != nil {
+				return err
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+func join(dir, name string) string {
+	if dir == "" || name == "" {
+		return dir + name
+	}
+	return dir + "/" + name
+}
+
+func kindOf(m fs.FileMode) string {
+	switch {
+	case m.IsDir():
+		return "folder"
+	case m.IsRegular():
+		return "regular file"
+	case m&fs.ModeSymlink != 0:
+		return "symbolic link"
+	case m&fs.ModeNamedPipe != 0:
+		return "named pipe"
+	case m&fs.ModeSocket != 0:
+		return "socket"
+	case m&fs.ModeDevice != 0:
+		return "device"
+	}
+	return "special file"
+}

@@ -1,0 +1,199 @@
+package volume
+
+import (
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+
+	"golang.org/x/sys/unix"
+)
+
+// Mount makes target, with what is missing above it, and mounts a tmpfs there. A target that has a tmpfs is left as it is, whoever mounted
+// it: a volume of upstream's driver is taken over without a remount. A target that is a symbolic link, no folder, or
+// has something else mounted is refused. On failure a folder that Mount made is removed.
+func (t Tmpfs) Mount(target string) (err error) {
+	made, err := makeTarget(target)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil && made {
+			os.Remove(target)
+		}
+	}()
+	f, status, err := inspectMount(target)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	switch status.State {
+	case Mounted:
+		return nil
+	case Foreign:
+		return fmt.Errorf("mounting tmpfs: something else is mounted at %s; unmount it", target)
+	}
+	flags := uintptr(unix.MS_NOSUID | unix.MS_NODEV)
+	if t.NoExec {
+		flags |= unix.MS_NOEXEC
+	}
+	// The folder that was inspected, by its handle: target may have become a link meanwhile.
+	if err := unix.Mount("tmpfs", handlePath(f), "tmpfs", flags, t.options()); err != nil {
+		return fmt.Errorf("mounting tmpfs at %s: %w", target, hintMount(err))
+	}
+	return nil
+}
+
+func (t Tmpfs) options() string {
+	size, inodes := t.Size, t.Inodes
+	if size <= 0 {
+		size = DefaultSize
+	}
+	if inodes <= 0 {
+		inodes = DefaultInodes
+	}
+	options := []string{"mode=0755", "size=" + strconv.FormatInt(size, 10), "nr_inodes=" + strconv.FormatInt(inodes, 10)}
+	if noswap() {
+		options = append(options, "noswap")
+	}
+	return strings.Join(options, ",")
+}
+
+// noswap reports whether the kernel takes the option (Linux 6.4 and later), by asking it once, without a mount.
+var noswap = sync.OnceValue(func() bool {
+	fd, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return unix.FsconfigSetFlag(fd, "noswap") == nil
+})
+
+func hintMount(err error) error {
+	if errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("%w (mounting needs CAP_SYS_ADMIN: run the container privileged)", err)
+	}
+	return err
+}
+
+func makeTarget(target string) (made bool, err error) {
+	if err := os.MkdirAll(filepath.Dir(target), 0o750); err != nil {
+		return false, fmt.Errorf("making target: %w", err)
+	}
+	err = os.Mkdir(target, 0o750)
+	if errors.Is(err, fs.ErrExist) {
+		return false, nil
+	}
+	if err != nil {
+		return false, fmt.Errorf("making target: %w", err)
+	}
+	return true, nil
+}
+
+// Inspect says what is at target by asking the kernel about the folder itself. A symbolic link and anything else that is no
+// folder are errors.
+func (t Tmpfs) Inspect(target string) (Status, error) {
+	f, status, err := inspectMount(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Status{State: Absent}, nil
+	}
+	if err != nil {
+		return Status{}, err
+	}
+	f.Close()
+	if status.State == Mounted {
+		if status.Generation, err = generationOf(target); err != nil {
+			return Status{}, err
+		}
+	}
+	return status, nil
+}
+
+// inspectMount opens target as a place, which has no effect on what is there, and says what is mounted on it.
+func inspectMount(target string) (*os.File, Status, error) {
+	fd, err := unix.Open(target, unix.O_PATH|unix.O_NOFOLLOW|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOTDIR) || errors.Is(err, unix.ELOOP) {
+		info, lerr := os.Lstat(target)
+		if lerr != nil {
+			return nil, Status{}, fmt.Errorf("inspecting target: %w", lerr)
+		}
+		return nil, Status{}, fmt.Errorf("inspecting target: %s is a %s, not a folder; it is left alone", target, kindOf(info.Mode()))
+	}
+	if err != nil {
+		return nil, Status{}, &fs.PathError{Op: "inspecting target", Path: target, Err: err}
+	}
+	f := os.NewFile(uintptr(fd), target)
+	status, err := mountStatus(f)
+	if err != nil {
+		f.Close()
+		return nil, Status{}, fmt.Errorf("inspecting target %s: %w", target, err)
+	}
+	return f, status, nil
+}
+
+func mountStatus(f *os.File) (Status, error) {
+	mounted, err := isMountRoot(f)
+	if err != nil {
+		return Status{}, err
+	}
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
+		return Status{}, err
+	}
+	status := Status{State: NotMounted, Device: stat.Dev}
+	if !mounted {
+		return status, nil
+	}
+	var statfs unix.Statfs_t
+	if err := unix.Fstatfs(int(f.Fd()), &statfs); err != nil {
+		return Status{}, err
+	}
+	status.State = Foreign
+	if statfs.Type == unix.TMPFS_MAGIC {
+		status.State = Mounted
+	}
+	return status, nil
+}
+
+// isMountRoot reports whether f is the folder on which something is mounted, seen from inside the mount.
+func isMountRoot(f *os.File) (bool, error) {
+	var st unix.Statx_t
+	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_NO_AUTOMOUNT, 0, &st)
+	if err == nil && st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
+		return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
+	}
+	if err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
+		return false, fmt.Errorf("asking for mount: %w", err)
+	}
+	// Linux before 5.8, or a sandbox that filters statx: the mount table knows.
+	mounts, err := readMounts()
+	if err != nil {
+		return false, err
+	}
+	place, err := os.Readlink(handlePath(f))
+	if err != nil {
+		return false, err
+	}
+	for _, m := range mounts {
+		if m.Point == place {
+			return true, nil
+		}
+	}
+	return false, nil
+}
+
+func readMounts() ([]mount, error) {
+	f, err := os.Open("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fmt.Errorf("reading mount table: %w", err)
+	}
+	defer f.Close()
+	return parseMounts(f)
+}
+
+// handlePath names an open folder for system calls that only take a path.
+func handlePath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }
