@@ -121,5 +121,5 @@ func (a *asking) ask(ctx context.Context, cred azcore.TokenCredential) (AccessTo
 
 // unusable is for what the SDK refuses before it asks anybody.
 func (a *asking) unusable(err error) error {
-	return &provider.Error{Kind: provider.Invalid, Message: "getting an access token for " + a.who + ": " + tidy(err.Error())}
+	return &provider.Error{Kind: provider.Invalid, Message: "getting an access token for " + a.who + ": " + Tidy(err.Error())}
 }

@@ -36,7 +36,7 @@ func (a *asking) explain(ctx context.Context, err error) *provider.Error {
 	last := a.lastErr
 	a.mu.Unlock()
 	if a.chain {
-		return &provider.Error{Kind: provider.Denied, Message: where + ": " + tidy(err.Error()),
+		return &provider.Error{Kind: provider.Denied, Message: where + ": " + Tidy(err.Error()),
 			Remedy: "sign in with `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"}
 	}
 	if last == nil {
@@ -64,12 +64,12 @@ func (a *asking) refusal(where string, resp *http.Response) *provider.Error {
 	_ = json.Unmarshal(body, &answer) // anything else is told by its status
 	e := &provider.Error{Kind: provider.Denied, Message: fmt.Sprintf("%s: HTTP %d", where, resp.StatusCode)}
 	if answer.Description != "" {
-		e.Message = where + ": " + tidy(answer.Description)
+		e.Message = where + ": " + Tidy(answer.Description)
 	} else if answer.Error != "" {
-		e.Message += " " + tidy(answer.Error)
+		e.Message += " " + Tidy(answer.Error)
 	}
-	a.log.Debug("Entra ID refused a token request", "status", resp.StatusCode, "trace_id", tidy(answer.Trace),
-		"correlation_id", tidy(answer.Correlation))
+	a.log.Debug("Entra ID refused a token request", "status", resp.StatusCode, "trace_id", Tidy(answer.Trace),
+		"correlation_id", Tidy(answer.Correlation))
 	switch {
 	case resp.StatusCode == http.StatusTooManyRequests:
 		e.Kind, e.RetryAfter = provider.Throttled, RetryAfter(resp.Header, time.Now())
@@ -143,23 +143,23 @@ func NetworkCause(err error) string {
 	case errors.As(err, &dns):
 		return "looking up host " + dns.Name + " failed"
 	case errors.As(err, &cert):
-		return "the server's certificate is not trusted: " + tidy(cert.Err.Error())
+		return "the server's certificate is not trusted: " + Tidy(cert.Err.Error())
 	case errors.Is(err, context.DeadlineExceeded):
 		return "no answer in time"
 	case errors.As(err, &op) && op.Op == "dial":
-		return "connecting failed: " + tidy(op.Err.Error())
+		return "connecting failed: " + Tidy(op.Err.Error())
 	case errors.As(err, &outer):
-		return tidy(outer.Err.Error())
+		return Tidy(outer.Err.Error())
 	}
-	return tidy(err.Error())
+	return Tidy(err.Error())
 }
 
 // maxText bounds what is repeated of texts that others wrote.
 const maxText = 400
 
-// tidy returns the stable part of a text that a service wrote, on one line: without ids and times, which make every text
+// Tidy returns the stable part of a text that a service wrote, on one line: without ids and times, which make every text
 // unique, and without control characters.
-func tidy(s string) string {
+func Tidy(s string) string {
 	for _, name := range []string{"Trace ID", "Correlation ID", "Timestamp"} {
 		s = volatile(name).ReplaceAllString(s, "")
 	}

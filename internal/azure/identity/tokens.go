@@ -83,14 +83,14 @@ func (t *tokens) get(ctx context.Context, key Key, c *Credential) (AccessToken, 
 			return AccessToken{}, &provider.Error{Kind: provider.Unavailable, Cause: ctx.Err(),
 				Message: fmt.Sprintf("waiting for an access token for %s: %v", key, ctx.Err())}
 		}
-		if f.err == nil || c.SameProof(f.by) || !concernsCredential(f.err) {
+		if f.err == nil || c.SameProof(f.by) || !ConcernsCredential(f.err) {
 			return f.token, f.err
 		}
 	}
 }
 
-// concernsCredential says whether another credential of the same identity may fare better.
-func concernsCredential(err error) bool {
+// ConcernsCredential says whether after this failure another credential of the same identity may fare better.
+func ConcernsCredential(err error) bool {
 	switch provider.KindOf(err) {
 	case provider.Denied, provider.Invalid, provider.NotFound:
 		return true
@@ -105,7 +105,7 @@ func (t *tokens) start(key Key, s *session, c *Credential) *flight {
 	go func() {
 		ctx, cancel := context.WithTimeout(context.Background(), fetchTime)
 		defer cancel()
-		f.token, f.err = c.fetch(ctx)
+		f.token, f.err = c.guardedFetch(ctx)
 		t.mu.Lock()
 		s.flight = nil
 		if f.err == nil {
@@ -117,6 +117,17 @@ func (t *tokens) start(key Key, s *session, c *Credential) *flight {
 		close(f.done)
 	}()
 	return f
+}
+
+// guardedFetch turns a panic, for which no caller's goroutine could answer, into an error without its text.
+func (c *Credential) guardedFetch(ctx context.Context) (token AccessToken, err error) {
+	defer func() {
+		if recover() != nil {
+			token, err = AccessToken{}, &provider.Error{Kind: provider.Internal,
+				Message: "getting an access token for " + c.String() + ": the provider has a defect"}
+		}
+	}()
+	return c.fetch(ctx)
 }
 
 // keep stores a token that was just fetched. t.mu is held.
