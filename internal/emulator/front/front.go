@@ -1,0 +1,169 @@
+// Package front puts an emulator on the network: certificates of an authority of its own, a TLS listener for all host names at once, and an HTTP
+// proxy that leads clients there under the real names.
+//
+// Everything listens on the loopback interface only. The authority's private key is never written anywhere. The package imports
+// internal/emulator and nothing else of the module. A Front may be used from any number of goroutines.
+package front
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"net/http"
+	"sync"
+	"time"
+
+	"keymount/internal/emulator"
+)
+
+// A Front is an emulator on the network.
+type Front struct {
+	server    *emulator.Server
+	authority *authority
+	web       *http.Server
+	proxy     *http.Server
+	tlsAt     net.Listener
+	proxyAt   net.Listener
+	conns     *handedListener
+	running   sync.WaitGroup
+	stopOnce  sync.Once
+}
+
+// Start listens on two free ports of 127.0.0.1: TLS for every host name, and the proxy. Stop ends it.
+func Start(server *emulator.Server) (*Front, error) {
+	ca, err := newAuthority()
+	if err != nil {
+		return nil, err
+	}
+	f := &Front{server: server, authority: ca}
+	if f.tlsAt, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		return nil, fmt.Errorf("listening for TLS: %w", err)
+	}
+	if f.proxyAt, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		f.tlsAt.Close()
+		return nil, fmt.Errorf("listening for the proxy: %w", err)
+	}
+	f.conns = newHandedListener(f.tlsAt.Addr())
+	quiet := log.New(discard{}, "", 0)
+	f.web = &http.Server{Handler: server, TLSConfig: f.tlsConfig(), ReadHeaderTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
+		MaxHeaderBytes: 64 << 10, ErrorLog: quiet}
+	f.proxy = &http.Server{Handler: http.HandlerFunc(f.serveProxy), ReadHeaderTimeout: 30 * time.Second, MaxHeaderBytes: 64 << 10, ErrorLog: quiet}
+	f.serve(func() error { return f.web.ServeTLS(f.tlsAt, "", "") })
+	f.serve(func() error { return f.web.ServeTLS(f.conns, "", "") })
+	f.serve(func() error { return f.proxy.Serve(f.proxyAt) })
+	return f, nil
+}
+
+// discard keeps handshake failures of clients that do not trust the authority off the terminal: the client says so itself.
+type discard struct{}
+
+func (discard) Write(b []byte) (int, error) { return len(b), nil }
+
+func (f *Front) serve(run func() error) {
+	f.running.Go(func() {
+		_ = run() // returns when Stop closes the server
+	})
+}
+
+func (f *Front) tlsConfig() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS12,
+		NextProtos: []string{"h2", "http/1.1"},
+		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
+			if !f.server.Serves(h.ServerName) {
+				return nil, fmt.Errorf("no vault, authority or issuer has the host name %q", h.ServerName)
+			}
+			return f.authority.leaf(h.ServerName)
+		},
+	}
+}
+
+// Stop closes all connections, requests in flight included.
+func (f *Front) Stop() {
+	f.stopOnce.Do(func() {
+		f.proxy.Close()
+		f.web.Close()
+		f.conns.Close()
+	})
+	f.running.Wait()
+}
+
+// CertPEM is the authority's certificate.
+func (f *Front) CertPEM() []byte { return f.authority.certPEM }
+
+// ProxyURL is what HTTPS_PROXY is to be.
+func (f *Front) ProxyURL() string { return "http://" + f.proxyAt.Addr().String() }
+
+// Addr is where TLS is spoken for every host name.
+func (f *Front) Addr() string { return f.tlsAt.Addr().String() }
+
+// Transport returns a new transport that trusts the authority and finds the emulator under every name that it serves; other names do not
+// resolve, as nothing would answer for a vault that is not there. It speaks HTTP/2 where http2 is true.
+func (f *Front) Transport(http2 bool) *http.Transport {
+	pool := x509.NewCertPool()
+	pool.AppendCertsFromPEM(f.CertPEM())
+	t := &http.Transport{
+		TLSClientConfig:     &tls.Config{RootCAs: pool, MinVersion: tls.VersionTLS12},
+		ForceAttemptHTTP2:   http2,
+		MaxIdleConnsPerHost: 64,
+		IdleConnTimeout:     time.Minute,
+		DialContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			host, _, err := net.SplitHostPort(address)
+			if err != nil {
+				return nil, err
+			}
+			if !f.server.Serves(host) {
+				return nil, &net.OpError{Op: "dial", Net: network, Err: &net.DNSError{Err: "no such host", Name: host, IsNotFound: true}}
+			}
+			var d net.Dialer
+			return d.DialContext(ctx, "tcp", f.Addr())
+		},
+	}
+	if !http2 {
+		t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	}
+	return t
+}
+
+// A handedListener is a net.Listener whose connections are handed to it.
+type handedListener struct {
+	addr  net.Addr
+	conns chan net.Conn
+	done  chan struct{}
+	once  sync.Once
+}
+
+func newHandedListener(addr net.Addr) *handedListener {
+	return &handedListener{addr: addr, conns: make(chan net.Conn), done: make(chan struct{})}
+}
+
+var errStopped = errors.New("the emulator has stopped")
+
+func (l *handedListener) hand(c net.Conn) error {
+	select {
+	case l.conns <- c:
+		return nil
+	case <-l.done:
+		return errStopped
+	}
+}
+
+func (l *handedListener) Accept() (net.Conn, error) {
+	select {
+	case c := <-l.conns:
+		return c, nil
+	case <-l.done:
+		return nil, net.ErrClosed
+	}
+}
+
+func (l *handedListener) Close() error {
+	l.once.Do(func() { close(l.done) })
+	return nil
+}
+
+func (l *handedListener) Addr() net.Addr { return l.addr }

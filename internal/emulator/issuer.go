@@ -1,0 +1,151 @@
+package emulator
+
+import (
+	"crypto"
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+)
+
+// An Issuer is an emulated cluster: it signs service account tokens, and the emulated Entra ID knows its public keys.
+type Issuer struct {
+	// URL is the issuer claim, exactly as federated credentials name it.
+	URL  string
+	host string
+	path string
+	key  crypto.Signer
+	now  func() time.Time
+
+	mu    sync.Mutex
+	extra []crypto.PublicKey // earlier keys, still trusted
+}
+
+func newIssuer(rawURL string, key crypto.Signer, now func() time.Time) (*Issuer, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("issuer %q is not an https URL: use the cluster's OIDC issuer URL, as in https://oidc.example/cluster-1/", rawURL)
+	}
+	if key == nil {
+		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
+			return nil, fmt.Errorf("making a key for issuer %q: %w", rawURL, err)
+		}
+	}
+	return &Issuer{URL: rawURL, host: hostName(u.Host), path: strings.TrimSuffix(u.Path, "/"), key: key, now: now}, nil
+}
+
+// ServiceAccount is who a token is for.
+type ServiceAccount struct {
+	Namespace string
+	Name      string
+	PodName   string // empty: a token that is bound to no pod
+	PodUID    string
+}
+
+type kubernetesRef struct {
+	Name string `json:"name"`
+	UID  string `json:"uid"`
+}
+
+type kubernetesClaims struct {
+	Namespace      string         `json:"namespace"`
+	ServiceAccount kubernetesRef  `json:"serviceaccount"`
+	Pod            *kubernetesRef `json:"pod,omitempty"`
+}
+
+type serviceAccountClaims struct {
+	jwtClaims
+	ID         string           `json:"jti"`
+	Kubernetes kubernetesClaims `json:"kubernetes.io"`
+}
+
+// Token signs a token with the claims that the Kubernetes API server writes. A negative lifetime makes an expired one.
+func (is *Issuer) Token(sa ServiceAccount, aud []string, lifetime time.Duration) (string, error) {
+	now := is.now()
+	claims := serviceAccountClaims{
+		jwtClaims: jwtClaims{Audience: aud, Issuer: is.URL, Subject: "system:serviceaccount:" + sa.Namespace + ":" + sa.Name,
+			IssuedAt: now.Unix(), NotBefore: now.Unix(), Expires: now.Add(lifetime).Unix()},
+		ID: newGUID(),
+		Kubernetes: kubernetesClaims{Namespace: sa.Namespace,
+			ServiceAccount: kubernetesRef{sa.Name, newGUID()}},
+	}
+	if lifetime < 0 {
+		claims.IssuedAt, claims.NotBefore = now.Add(2*lifetime).Unix(), now.Add(2*lifetime).Unix()
+	}
+	if sa.PodName != "" || sa.PodUID != "" {
+		claims.Kubernetes.Pod = &kubernetesRef{sa.PodName, sa.PodUID}
+	}
+	is.mu.Lock()
+	key := is.key
+	is.mu.Unlock()
+	return signJWT(key, keyID(key.Public()), claims)
+}
+
+// Sign signs any claims: what a test needs for tokens that no API server would make.
+func (is *Issuer) Sign(claims map[string]any) (string, error) {
+	is.mu.Lock()
+	key := is.key
+	is.mu.Unlock()
+	return signJWT(key, keyID(key.Public()), claims)
+}
+
+// PublicKeys are those that tokens are verified with, the signing key first.
+func (is *Issuer) PublicKeys() []crypto.PublicKey {
+	is.mu.Lock()
+	defer is.mu.Unlock()
+	return append([]crypto.PublicKey{is.key.Public()}, is.extra...)
+}
+
+// JWKS is the issuer's key set document.
+func (is *Issuer) JWKS() []byte {
+	return keySet(is.PublicKeys()).body
+}
+
+func keySet(all []crypto.PublicKey) *response {
+	set := struct {
+		Keys []map[string]string `json:"keys"`
+	}{Keys: []map[string]string{}}
+	for _, k := range all {
+		set.Keys = append(set.Keys, publicJWK(k, keyID(k)))
+	}
+	return jsonResponse(http.StatusOK, set)
+}
+
+// verify checks the signature of a token that claims to be this issuer's.
+func (is *Issuer) verify(p *parsedJWT) error {
+	for _, k := range is.PublicKeys() {
+		if p.header.Kid == keyID(k) {
+			return p.verify(k)
+		}
+	}
+	return errUnknownKey
+}
+
+// answer serves the issuer's two public documents (OpenID Connect Discovery 1.0, section 4).
+func (is *Issuer) answer(r *http.Request) *response {
+	if r.Method != http.MethodGet {
+		return textResponse(http.StatusMethodNotAllowed, "method not allowed")
+	}
+	base := "https://" + is.host + is.path
+	switch strings.TrimPrefix(r.URL.Path, is.path) {
+	case "/.well-known/openid-configuration":
+		return jsonResponse(http.StatusOK, map[string]any{"issuer": is.URL, "jwks_uri": base + "/openid/v1/jwks",
+			"response_types_supported": []string{"id_token"}, "subject_types_supported": []string{"public"},
+			"id_token_signing_alg_values_supported": []string{"RS256", "ES256"}})
+	case "/openid/v1/jwks":
+		return keySet(is.PublicKeys())
+	}
+	return textResponse(http.StatusNotFound, "404 page not found")
+}
+
+// Issuer returns the emulated cluster issuer of that URL, nil if the seed has none.
+func (s *Server) Issuer(url string) *Issuer {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.issuers[url]
+}
