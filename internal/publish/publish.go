@@ -1,0 +1,182 @@
+// Package publish is the use case: how a volume comes to hold what its class asks for, is refreshed, and goes away. First
+// mounts, kubelet's republish, rotation and the command line all come through here, so there is no second way for a secret
+// to reach a file.
+//
+// It owns the order of the steps, the undo of a first mount that fails, the deadline, the lock of each volume and the
+// outcome. It knows providers by their contract and volumes by internal/volume; it imports no Kubernetes, no gRPC and no
+// Azure. A Publisher may be used from any number of goroutines.
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"keymount/internal/provider"
+	"keymount/internal/volume"
+	"keymount/internal/volume/registry"
+)
+
+// DefaultDeadline is how long one call may take from its arrival: kubelet gives up after 120 s, and a call that ends before
+// that can still say what it left.
+const DefaultDeadline = 110 * time.Second
+
+// DefaultFetches is how many fetches of one provider run at a time.
+const DefaultFetches = 64
+
+// A Store is where volumes live: tmpfs mounts (volume.Tmpfs) or plain folders (volume.Folder).
+type Store interface {
+	// Mount makes an empty volume at target.
+	Mount(target string) error
+	// Unmount removes the volume with all it holds; no error if there is none.
+	Unmount(target string) error
+	// Inspect says what is at target.
+	Inspect(target string) (volume.Status, error)
+}
+
+// Config is what a Publisher works with.
+type Config struct {
+	// Provider returns the provider that goes by a name, or an error that says which there are. Required.
+	Provider func(name string) (provider.Provider, error)
+	// Store holds the volumes. Required.
+	Store Store
+	// Registry remembers how each volume fared. Without one, no volume is known to be whole, and every Publish fetches.
+	Registry *registry.Registry
+	// Status is told of every write, Secrets gets every bundle that was written; nil where there is nobody to tell.
+	Status  StatusRecorder
+	Secrets SecretSyncer
+	// Deadline of a call, from its arrival, waiting included; 0 means DefaultDeadline. A caller's earlier one stands.
+	Deadline time.Duration
+	// Fetches in flight per provider, so that one that hangs holds up nobody else's volumes; 0 means DefaultFetches.
+	Fetches int
+}
+
+// A Publisher makes, refreshes and removes volumes.
+type Publisher struct {
+	cfg     Config
+	bootID  func() string // "" where the system does not tell
+	calls   calls
+	fetches places
+}
+
+// New returns a Publisher.
+func New(cfg Config) *Publisher {
+	if cfg.Deadline <= 0 {
+		cfg.Deadline = DefaultDeadline
+	}
+	if cfg.Fetches <= 0 {
+		cfg.Fetches = DefaultFetches
+	}
+	return &Publisher{
+		cfg: cfg,
+		bootID: sync.OnceValue(func() string {
+			id, err := volume.BootID()
+			if err != nil {
+				return "" // then no record counts
+			}
+			return id
+		}),
+		calls:   calls{byVolume: map[string]*line{}},
+		fetches: places{limit: cfg.Fetches, byProvider: map[string]chan struct{}{}},
+	}
+}
+
+// Publish sees to it that the volume is there. One that is whole is left as it is; one that is absent is made; one that
+// holds files which this node has no record of (upstream's driver mounted it, or the registry was lost) is adopted: fetched
+// and written again in place, its files never gone in between.
+//
+// A Publish that finds its volume being refreshed answers at once, with Result.Busy. Every error is an *Error. A first
+// mount that fails leaves nothing; if that could not be ensured the error says so.
+func (p *Publisher) Publish(ctx context.Context, v Volume) (Result, error) {
+	return p.do(ctx, &v, publishing)
+}
+
+// Refresh fetches what a mounted volume should hold and writes what changed. If that fails the volume keeps its files, and
+// the error, an *Error in the state Kept, is recorded and returned. A Refresh that finds its volume busy answers at once,
+// with Result.Busy; a volume that is not mounted is an error that matches ErrNotMounted.
+func (p *Publisher) Refresh(ctx context.Context, v Volume) (Result, error) {
+	return p.do(ctx, &v, refreshing)
+}
+
+// Unpublish removes the volume, its files and what is remembered of it. It needs nothing but the volume's id and target,
+// works any number of times, and first ends every Publish and Refresh of the volume that is under way.
+func (p *Publisher) Unpublish(ctx context.Context, id, target string) error {
+	v := &Volume{ID: id, Target: target}
+	if err := checkPlace(v); err != nil {
+		return failed(unpublishing, v, Undone, err)
+	}
+	ctx, c, end := p.begin(ctx, id, unpublishing)
+	defer end()
+	c.cancelOthers(errUnpublished)
+	if err := c.wait(ctx); err != nil {
+		return failed(unpublishing, v, Left, err)
+	}
+	if err := p.cfg.Store.Unmount(target); err != nil {
+		return failed(unpublishing, v, Left, err)
+	}
+	if p.cfg.Registry != nil {
+		if err := p.cfg.Registry.Delete(id); err != nil {
+			return failed(unpublishing, v, Left, err)
+		}
+	}
+	return nil
+}
+
+// do takes the volume's turn and runs one call.
+func (p *Publisher) do(ctx context.Context, v *Volume, op operation) (Result, error) {
+	if err := check(v); err != nil {
+		return Result{}, failed(op, v, Undone, err)
+	}
+	ctx, c, end := p.begin(ctx, v.ID, op)
+	defer end()
+	if !c.try() {
+		if op == refreshing || c.refreshUnderWay() {
+			return Result{Busy: true}, nil
+		}
+		if err := c.wait(ctx); err != nil {
+			return Result{}, failed(op, v, Left, err)
+		}
+	}
+	return p.run(ctx, c, v)
+}
+
+// begin enters a call; end leaves it and must be called.
+func (p *Publisher) begin(ctx context.Context, id string, op operation) (context.Context, *call, func()) {
+	ctx, stop := context.WithTimeoutCause(ctx, p.cfg.Deadline, errDeadline{p.cfg.Deadline})
+	ctx, c := p.calls.enter(ctx, id, op)
+	return ctx, c, func() { c.leave(); stop() }
+}
+
+// check lists what makes a call impossible before it touches anything.
+func check(v *Volume) error {
+	switch {
+	case v.Provider == "":
+		return &provider.Error{Kind: provider.Invalid, Message: "provider not set in " + v.Class.String()}
+	case len(v.Request.Parameters) == 0:
+		return &provider.Error{Kind: provider.Invalid, Message: "parameters not set in " + v.Class.String()}
+	}
+	return checkPlace(v)
+}
+
+func checkPlace(v *Volume) error {
+	switch {
+	case v.ID == "":
+		return &provider.Error{Kind: provider.Invalid, Message: "the volume has no id"}
+	case !filepath.IsAbs(v.Target) || filepath.Clean(v.Target) != v.Target:
+		return &provider.Error{Kind: provider.Invalid, Message: fmt.Sprintf("the target path %q is not an absolute, clean path", v.Target)}
+	}
+	return nil
+}
+
+var errUnpublished = errors.New("the volume is being removed")
+
+// errDeadline is the cause of a context that this package's own deadline ended.
+type errDeadline struct{ after time.Duration }
+
+func (e errDeadline) Error() string { return fmt.Sprintf("gave up after %v", e.after) }
+
+// Is makes it count as what it is.
+func (errDeadline) Is(target error) bool { return target == context.DeadlineExceeded }

@@ -1,0 +1,113 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"keymount/internal/provider"
+	"keymount/internal/volume"
+	"keymount/internal/volume/registry"
+)
+
+// found is what there was before a call. The system says it: the registry only adds what the system cannot know, and only
+// if its record is of this very mount.
+type found struct {
+	mounted    bool // the volume is there
+	generation bool // and holds files that were written here or by upstream's driver
+	held       bool // or that a provider wrote itself, so that pods may be reading them
+	whole      bool // and they are known to have been what the class asked for
+	record     registry.Record
+}
+
+func (p *Publisher) look(v *Volume) (*found, error) {
+	status, err := p.cfg.Store.Inspect(v.Target)
+	switch {
+	case err != nil:
+		return nil, err
+	case status.State == volume.Foreign:
+		return nil, &provider.Error{Kind: provider.Invalid,
+			Message: fmt.Sprintf("something else than a volume is mounted at %s", v.Target), Remedy: "unmount it"}
+	}
+	f := &found{mounted: status.State == volume.Mounted, generation: status.Generation != ""}
+	ours := false
+	if p.cfg.Registry != nil && f.mounted {
+		f.record, ours = p.cfg.Registry.Get(v.ID)
+		boot := p.bootID()
+		ours = ours && boot != "" && f.record.BootID == boot && f.record.Device == status.Device && f.record.Target == v.Target
+	}
+	if !ours { // another mount, another run of the system, or none
+		f.record = registry.Record{Volume: v.ID, Target: v.Target, Device: status.Device, BootID: p.bootID()}
+	}
+	written := ours && !f.record.LastSuccess.IsZero()
+	f.held = f.mounted && (f.generation || written)
+	f.whole = f.mounted && f.generation && written
+	return f, nil
+}
+
+// versions are those that the volume holds for certain. A provider may answer out of the volume what it is told is there,
+// so a volume that might lack something holds nothing.
+func (f *found) versions() []provider.ObjectVersion {
+	if !f.whole {
+		return nil
+	}
+	return f.record.Versions
+}
+
+func (f *found) stateAfterFailure() State {
+	switch {
+	case f.held:
+		return Kept
+	case f.mounted:
+		return Left
+	}
+	return Undone
+}
+
+// recordFailure notes why a volume that still holds files could not be refreshed, and returns the error to report.
+func (p *Publisher) recordFailure(v *Volume, before *found, started time.Time, err error) error {
+	if p.cfg.Registry == nil || !before.held {
+		return err
+	}
+	rec := before.record
+	describeRecord(&rec, v)
+	rec.LastAttempt, rec.LastFailure = started, registry.FailureOf(err)
+	return errors.Join(err, p.cfg.Registry.Save(rec))
+}
+
+// recordSuccess notes what the volume now holds. started is when its content was certainly not yet older than the source's.
+func (p *Publisher) recordSuccess(v *Volume, started time.Time, res *Result) {
+	if p.cfg.Registry == nil {
+		return
+	}
+	after, err := p.look(v)
+	if err == nil {
+		rec := after.record
+		describeRecord(&rec, v)
+		rec.Versions = res.Versions
+		rec.LastAttempt, rec.LastSuccess, rec.LastFailure = started, started, nil
+		err = p.cfg.Registry.Save(rec)
+	}
+	if err != nil {
+		res.Unfinished = append(res.Unfinished, err)
+	}
+}
+
+func describeRecord(rec *registry.Record, v *Volume) {
+	rec.Provider, rec.Class = v.Provider, registry.Class(v.Class)
+}
+
+// tell hands on what was written.
+func (p *Publisher) tell(ctx context.Context, v *Volume, res *Result, b *provider.Bundle) {
+	if p.cfg.Status != nil {
+		if err := p.cfg.Status.RecordStatus(ctx, v, res); err != nil {
+			res.Unfinished = append(res.Unfinished, err)
+		}
+	}
+	if p.cfg.Secrets != nil {
+		if err := p.cfg.Secrets.SyncSecrets(ctx, v, b); err != nil {
+			res.Unfinished = append(res.Unfinished, err)
+		}
+	}
+}

@@ -1,0 +1,174 @@
+package publish_test
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+
+	"keymount/internal/provider"
+	"keymount/internal/publish"
+	"keymount/internal/volume"
+)
+
+const namespaceEnv = "KEYMOUNT_TEST_NAMESPACE"
+
+// TestMain runs the tests of root in a mount namespace of their own, whose mounts nobody else sees.
+func TestMain(m *testing.M) {
+	fuzzing := slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzz") })
+	if os.Getuid() != 0 || os.Getenv(namespaceEnv) != "" || fuzzing {
+		os.Exit(m.Run())
+	}
+	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
+	cmd.Env = append(os.Environ(), namespaceEnv+"=1")
+	// With this flag the child also makes / private, recursively, before it starts.
+	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
+	err := cmd.Run()
+	var exit *exec.ExitError
+	switch {
+	case errors.As(err, &exit):
+		os.Exit(exit.ExitCode())
+	case err != nil:
+		fmt.Fprintln(os.Stderr, "starting the tests in a mount namespace:", err)
+		os.Exit(1)
+	}
+}
+
+// rootBench is a bench over real tmpfs mounts.
+func rootBench(t *testing.T) *bench {
+	t.Helper()
+	if os.Getuid() != 0 {
+		t.Skip("needs root")
+	}
+	if os.Getenv(namespaceEnv) == "" {
+		t.Fatal("runs as root outside of a namespace")
+	}
+	b := newBench(t, func(c *publish.Config) { c.Store = volume.Tmpfs{Size: 1 << 20} })
+	t.Cleanup(func() { volume.Tmpfs{}.Unmount(b.v.Target) })
+	return b
+}
+
+// mounts counts what is mounted at the target and beside it.
+func (b *bench) mounts() int {
+	b.t.Helper()
+	table, err := os.ReadFile("/proc/self/mountinfo")
+	b.must(err)
+	return strings.Count(string(table), " "+filepath.Dir(b.v.Target)+"/")
+}
+
+func TestRootPublishRefreshUnpublish(t *testing.T) {
+	b := rootBench(t)
+	b.mustPublish()
+	b.wantFiles(v1)
+	if n := b.mounts(); n != 1 {
+		t.Errorf("%d mounts, want 1", n)
+	}
+	if res := b.mustPublish(); res.Fetched {
+		t.Error("a whole volume was fetched again")
+	}
+	b.serve(content("v2", "a"))
+	if _, err := b.Refresh(t.Context(), b.v); err != nil {
+		t.Fatal(err)
+	}
+	b.wantFiles(map[string]string{"a": "a v2"})
+	for range 2 {
+		b.must(b.Unpublish(t.Context(), b.v.ID, b.v.Target))
+		b.wantNothing()
+	}
+	if n := b.mounts(); n != 0 {
+		t.Errorf("%d mounts are left", n)
+	}
+}
+
+// After a restart of the machine, or of a kubelet that cleaned up, the record and the folder are there but the mount is not.
+func TestRootALostMountIsAFirstMount(t *testing.T) {
+	b := rootBench(t)
+	b.mustPublish()
+	b.must(syscall.Unmount(b.v.Target, 0))
+	b.serve(content("v2", "a"))
+	if res := b.mustPublish(); !res.First {
+		t.Errorf("result %+v", res)
+	}
+	b.wantFiles(map[string]string{"a": "a v2"})
+}
+
+// The content does not fit: the mount and the folder go away again, and the old content stays on a refresh.
+func TestRootAWriteThatFailsIsUndone(t *testing.T) {
+	b := rootBench(t)
+	big := content("v1", "a")
+	big.Files[0].Contents = make(provider.Contents, 2<<20)
+	b.serve(big)
+	_, err := b.Publish(t.Context(), b.v)
+	b.wantState(err, publish.Undone)
+	b.wantNothing()
+	if n := b.mounts(); n != 0 {
+		t.Errorf("%d mounts are left", n)
+	}
+
+	b.serve(content("v1", "a", "sub/b"))
+	b.mustPublish()
+	b.serve(big)
+	_, err = b.Refresh(t.Context(), b.v)
+	b.wantState(err, publish.Kept)
+	b.wantFiles(v1)
+}
+
+// busy is a store whose mounts cannot be undone, as while another process works in them.
+type busy struct{ volume.Tmpfs }
+
+func (busy) Unmount(string) error { return errors.New("the target is busy") }
+
+func TestRootAnUndoThatFailsIsNotFinal(t *testing.T) {
+	b := rootBench(t)
+	b.cfg.Store = busy{}
+	b.Publisher = publish.New(b.cfg)
+	v := b.v
+	v.Group = new(int)
+	*v.Group = -1
+	_, err := b.Publish(t.Context(), v)
+	b.wantState(err, publish.Left)
+	if !strings.Contains(err.Error(), "group -1") || !strings.Contains(err.Error(), "the target is busy") {
+		t.Errorf("both reasons must be told, got %v", err)
+	}
+	// The next attempt finds the empty mount and fills it.
+	b.mustPublish()
+	b.wantFiles(v1)
+	if n := b.mounts(); n != 1 {
+		t.Errorf("%d mounts, want 1", n)
+	}
+}
+
+// A provider wrote the files itself, under this driver or upstream's: whatever fails afterwards, pods keep them.
+func TestRootSelfWrittenFilesSurvive(t *testing.T) {
+	b := rootBench(t)
+	b.must(volume.Tmpfs{}.Mount(b.v.Target))
+	own := filepath.Join(b.v.Target, "own")
+	b.must(os.WriteFile(own, []byte("theirs"), 0o644))
+	holds := func(want string) {
+		t.Helper()
+		if data, err := os.ReadFile(own); err != nil || string(data) != want {
+			t.Errorf("the file holds %q (%v), want %q", data, err, want)
+		}
+	}
+	b.provider = selfWriter{failing(errors.New("down"))}
+	_, err := b.Publish(t.Context(), b.v)
+	b.wantState(err, publish.Left) // nothing says that this is more than a mount that was left over
+	holds("theirs")
+
+	b.provider = selfWriter{answering(&provider.Bundle{SelfWritten: true, Versions: []provider.ObjectVersion{{ID: "own"}}})}
+	b.mustPublish()
+	holds("theirs")
+
+	b.provider = selfWriter{failing(errors.New("down"))}
+	_, err = b.Refresh(t.Context(), b.v)
+	b.wantState(err, publish.Kept) // now the registry knows
+	holds("theirs")
+}
+
+func TestRootStorm(t *testing.T) { storm(t, rootBench(t), 3, 25) }

@@ -1,0 +1,148 @@
+package publish
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"time"
+
+	"keymount/internal/provider"
+	"keymount/internal/volume"
+)
+
+// ErrNotMounted is what a Refresh of a volume that is not there matches.
+var ErrNotMounted = errors.New("the volume is not mounted")
+
+// run is one Publish or Refresh whose turn it is: fetch, mount, write, record, and undo if it made the volume and failed.
+//
+// A volume that is absent is mounted only when its content is there, so that a fetch that fails or is given up leaves
+// nothing at all behind. Providers that may write into the target themselves need it mounted before.
+func (p *Publisher) run(ctx context.Context, c *call, v *Volume) (res Result, err error) {
+	before, err := p.look(v)
+	if err != nil {
+		return Result{}, failed(c.op, v, Left, err)
+	}
+	started := time.Now()
+	switch {
+	case c.op == refreshing && !before.mounted:
+		return Result{}, failed(c.op, v, Undone, ErrNotMounted)
+	case c.op == publishing && before.whole:
+		return Result{}, nil
+	case before.held:
+		c.foundWhole()
+	}
+
+	a := &attempt{Publisher: p, ctx: ctx, v: v, before: before}
+	done := false
+	defer func() { // also when something below panics
+		if done || !a.mountedHere {
+			return
+		}
+		if uerr := p.cfg.Store.Unmount(v.Target); uerr != nil {
+			res, err = Result{}, failed(c.op, v, Left, errors.Join(err, fmt.Errorf("undoing the mount: %w", uerr)))
+		}
+	}()
+	bundle, err := a.fill(&res)
+	if err != nil {
+		err = p.recordFailure(v, before, started, err)
+		return Result{}, failed(c.op, v, before.stateAfterFailure(), err)
+	}
+	done = true
+	p.recordSuccess(v, started, &res)
+	p.tell(ctx, v, &res, bundle)
+	return res, nil
+}
+
+// An attempt is what one call has done so far.
+type attempt struct {
+	*Publisher
+	ctx         context.Context
+	v           *Volume
+	before      *found
+	mountedHere bool
+}
+
+// fill does everything up to and including the write.
+func (a *attempt) fill(res *Result) (*provider.Bundle, error) {
+	from, err := a.cfg.Provider(a.v.Provider)
+	if err != nil {
+		return nil, fmt.Errorf("error connecting to provider %q: %w", a.v.Provider, err)
+	}
+	writer, ok := from.(provider.TargetWriter)
+	writesTarget := ok && writer.MayWriteTarget()
+	if writesTarget {
+		if err := a.mount(); err != nil {
+			return nil, err
+		}
+	}
+	bundle, err := a.fetch(from)
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case bundle.SelfWritten && (!writesTarget || len(bundle.Files) > 0):
+		return nil, &provider.Error{Kind: provider.Internal,
+			Message: fmt.Sprintf("provider %q says that it wrote the files itself, which it cannot have done", a.v.Provider)}
+	case !bundle.SelfWritten:
+		if err := volume.Check(bundle.Files); err != nil {
+			return nil, err
+		}
+	}
+	if a.ctx.Err() != nil { // nobody waits for the volume any more, or it is being removed
+		return nil, &provider.Error{Kind: provider.Unavailable, Cause: a.ctx.Err(),
+			Message: fmt.Sprintf("not writing what was read: %v", context.Cause(a.ctx))}
+	}
+	if err := a.mount(); err != nil {
+		return nil, err
+	}
+	*res = Result{Fetched: true, First: !a.before.held, SelfWritten: bundle.SelfWritten,
+		Files: describe(bundle), Versions: bundle.Versions, Warnings: bundle.Warnings}
+	if bundle.SelfWritten {
+		return bundle, nil
+	}
+	res.Change, err = volume.Write(a.v.Target, bundle.Files, volume.Options{Group: a.v.Group})
+	if res.Change.Leftover != nil {
+		res.Unfinished = append(res.Unfinished, res.Change.Leftover)
+	}
+	return bundle, err
+}
+
+func (a *attempt) mount() error {
+	if a.before.mounted || a.mountedHere {
+		return nil
+	}
+	if err := a.cfg.Store.Mount(a.v.Target); err != nil {
+		return err
+	}
+	a.mountedHere = true
+	return nil
+}
+
+func (a *attempt) fetch(from provider.Provider) (bundle *provider.Bundle, err error) {
+	release, err := a.fetches.take(a.ctx, a.v.Provider)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	req := a.v.Request
+	req.TargetPath = a.v.Target
+	req.Mounted = a.before.versions()
+	// One odd answer of a vault must not end the process that serves all pods of a node. Only what the runtime itself says
+	// goes into the text: another panic's value may hold anything.
+	defer func() {
+		if r := recover(); r != nil {
+			what := fmt.Sprintf("a panic with a %T", r)
+			if re, ok := r.(runtime.Error); ok {
+				what = re.Error()
+			}
+			bundle, err = nil, &provider.Error{Kind: provider.Internal,
+				Message: fmt.Sprintf("provider %q stopped with %s", a.v.Provider, what), Remedy: "please report this"}
+		}
+	}()
+	bundle, err = from.Fetch(a.ctx, &req)
+	if err == nil && bundle == nil {
+		err = &provider.Error{Kind: provider.Internal, Message: fmt.Sprintf("provider %q answered nothing", a.v.Provider)}
+	}
+	return bundle, err
+}

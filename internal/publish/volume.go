@@ -1,0 +1,143 @@
+package publish
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io/fs"
+	"slices"
+
+	"keymount/internal/provider"
+	"keymount/internal/volume"
+)
+
+// A Volume is one volume of one pod, and what it is to hold.
+type Volume struct {
+	// ID is the volume's id: what locks and records go by.
+	ID string
+	// Target is where the volume is, an absolute path.
+	Target string
+	// Provider is the name of the provider, as in the class.
+	Provider string
+	Class    Class
+	// Request is what the provider is asked. Its Mounted and TargetPath are set here, whatever they hold.
+	Request provider.Request
+	// Group owns the files; nil leaves the group as it is.
+	Group *int
+}
+
+// A Class names a SecretProviderClass.
+type Class struct{ Namespace, Name string }
+
+func (c Class) String() string { return c.Namespace + "/" + c.Name }
+
+// A Result is what a successful call did.
+type Result struct {
+	// Busy says that another call has the volume, which was whole when that call began; this one did nothing.
+	Busy bool
+	// Fetched says that the provider was asked; if not, the volume was whole and nothing was due, and the rest is empty.
+	Fetched bool
+	// First says that there was nothing before.
+	First bool
+	// Change is what is different in the volume; empty if the files are as they were. Its Leftover is among Unfinished.
+	Change volume.Change
+	// Files are the volume's files by path, without their contents.
+	Files []FileInfo
+	// SelfWritten says that the provider wrote the files itself; Files and Change are then empty.
+	SelfWritten bool
+	// Versions are the objects behind the files.
+	Versions []provider.ObjectVersion
+	// Warnings are for people: one sentence each, without secrets.
+	Warnings []string
+	// Unfinished is what failed after the files were in place: removing the old ones, the record, status, synced Secrets.
+	Unfinished []error
+}
+
+// A FileInfo describes one file.
+type FileInfo struct {
+	Path string
+	Mode fs.FileMode
+	// Size is in bytes.
+	Size int
+	// Object is the id of what the file came from, and Version its version; "" where the provider does not tell.
+	Object, Version string
+}
+
+// A StatusRecorder is told what a volume holds after each write.
+type StatusRecorder interface {
+	RecordStatus(ctx context.Context, v *Volume, r *Result) error
+}
+
+// A SecretSyncer gets the bundle of each write; it neither changes nor keeps it.
+type SecretSyncer interface {
+	SyncSecrets(ctx context.Context, v *Volume, b *provider.Bundle) error
+}
+
+func describe(b *provider.Bundle) []FileInfo {
+	files := make([]FileInfo, len(b.Files))
+	for i, f := range b.Files {
+		files[i] = FileInfo{Path: f.Path, Mode: f.Mode, Size: len(f.Contents), Object: f.Object, Version: b.VersionOf(f.Object)}
+	}
+	slices.SortFunc(files, func(a, b FileInfo) int { return cmp.Compare(a.Path, b.Path) })
+	return files
+}
+
+// A State is what a failed call left behind.
+type State int
+
+const (
+	// Undone: nothing is mounted, nothing runs; the failure is final.
+	Undone State = iota
+	// Kept: the volume still holds what it held.
+	Kept
+	// Left: something may be mounted or running; the call must be repeated, or the volume unpublished.
+	Left
+)
+
+func (s State) String() string {
+	switch s {
+	case Undone:
+		return "undone"
+	case Kept:
+		return "kept"
+	}
+	return "left"
+}
+
+// An Error is a call that failed, and what it left behind. The failures of the provider are behind it, for
+// provider.ErrorsOf and provider.KindOf.
+type Error struct {
+	State State
+	// doing is the text before the cause's.
+	doing string
+	cause error
+}
+
+// Error returns what was being done and why it failed. The beginnings are upstream's, where it has one: people and
+// monitors look for them.
+func (e *Error) Error() string { return e.doing + e.cause.Error() }
+
+// Unwrap returns the cause.
+func (e *Error) Unwrap() error { return e.cause }
+
+type operation int
+
+const (
+	publishing operation = iota
+	refreshing
+	unpublishing
+)
+
+func failed(op operation, v *Volume, state State, cause error) *Error {
+	var doing string
+	pod := v.Request.Pod.Namespace + "/" + v.Request.Pod.Name
+	switch op {
+	case publishing:
+		doing = fmt.Sprintf("failed to mount secrets store objects for pod %s, err: ", pod)
+	case refreshing:
+		doing = fmt.Sprintf("refreshing the volume of pod %s: ", pod)
+	case unpublishing:
+		doing = fmt.Sprintf("unmounting %s: ", v.Target)
+	}
+	return &Error{State: state, doing: doing, cause: cause}
+}
