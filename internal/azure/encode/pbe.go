@@ -18,7 +18,7 @@ import (
 
 // maxWork is how many rounds of key derivation one file may ask for in all: some seconds of the slowest core at worst. The
 // service writes 2,000 for each of three derivations, OpenSSL 2,048, and careful people 600,000.
-const maxWork = 5_000_000
+const maxWork = 2_000_000
 
 var (
 	errWork      = errors.New("it asks for more rounds of key derivation than can be spent on it")

@@ -136,16 +136,16 @@ func (e *entry) name() string {
 	return n
 }
 
-// version accepts what Key Vault documents a version to be, a string of 32 characters that the service makes. (All known
-// ones are hexadecimal, but only the length is promised.) "latest" is the newest, with and without history.
+// version accepts what versions in Key Vault are, 32 hexadecimal digits that the service makes. "latest" is the newest, with
+// and without history.
 func (e *entry) version() string {
 	v := e.raw.ObjectVersion
 	if v == "" || v == "latest" {
 		return ""
 	}
-	if len(v) != 32 || !onlyLettersDigitsAnd(v, "") {
+	if len(v) != 32 || strings.Trim(v, "0123456789abcdefABCDEF") != "" {
 		e.refuse("objectVersion", `leave it empty or write "latest" for the newest version`,
-			"%q is not a version in Key Vault: 32 letters and digits", show(v))
+			"%q is not a version in Key Vault: 32 hexadecimal digits", show(v))
 	}
 	return v
 }

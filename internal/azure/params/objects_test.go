@@ -90,9 +90,9 @@ func TestObjectFields(t *testing.T) {
 		}
 	})
 	row(t, "4/object-version", func(t *testing.T) {
-		for _, bad := range []string{"v1", "Latest", version + "0", version[1:], "../" + version[3:], version[:31] + "/"} {
+		for _, bad := range []string{"v1", "Latest", version + "0", version[1:], "../" + version[3:], version[:31] + "/", version[:31] + "g"} {
 			refused(t, with("objects", entries(secret("one", "objectVersion: "+bad))), first+".objectVersion",
-				"is not a version in Key Vault: 32 letters and digits")
+				"is not a version in Key Vault: 32 hexadecimal digits")
 		}
 	})
 	row(t, "1.5/objectVersionHistory", func(t *testing.T) {
