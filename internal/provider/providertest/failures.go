@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -104,11 +105,13 @@ type outcome struct {
 }
 
 func begin(ctx context.Context, h *Harness, req *provider.Request) <-chan outcome {
-	out := make(chan outcome, 1)
+	out, started := make(chan outcome, 1), make(chan struct{})
 	go func() {
+		close(started)
 		b, err := h.Provider.Fetch(ctx, req)
 		out <- outcome{b, err}
 	}()
+	<-started
 	return out
 }
 
@@ -219,6 +222,9 @@ func testDeniedTogether(t *testing.T, h *Harness) {
 	var bobs []<-chan outcome
 	for range 8 {
 		bobs = append(bobs, begin(patient(t), h, h.Request(Bob, "alpha")))
+	}
+	for range 1000 { // nothing says that a call waits for another's read; by now most have come that far
+		runtime.Gosched()
 	}
 	release()
 	if got := await(t, "who may read", alice); got.err != nil || read(got.bundle)["alpha"] != secretValue("alpha") {

@@ -130,6 +130,9 @@ func testVersions(t *testing.T, h *Harness) {
 	}
 	h.Set("alpha", "changed "+secretValue("alpha"))
 	after := fetch(t, h, req)
+	if len(before.Versions) != 2 || len(after.Versions) != 2 {
+		t.Fatalf("%d and %d versions, want 2", len(before.Versions), len(after.Versions))
+	}
 	if got := read(after)["alpha"]; got != "changed "+secretValue("alpha") {
 		t.Error("the new value is not there")
 	}
