@@ -39,7 +39,7 @@ func (s *FromRequest) workloadIdentity(req *provider.Request, spec Spec) (*Crede
 	said, err := parseClaims(assertion)
 	cred := &Credential{
 		tokens: s.tokens,
-		own:    s.keys.held(modeWorkloadIdentity, spec, spec.ClientID, assertion),
+		own:    s.keys.held(modeWorkloadIdentity, spec, spec.ClientID, heldBy(req.Pod, assertion)),
 		shared: s.keys.proven(modeWorkloadIdentity, spec, spec.ClientID, said),
 		fetch: func(ctx context.Context) (AccessToken, error) {
 			return s.entra.byAssertion(ctx, spec, provider.Sensitive(assertion), said)
@@ -72,4 +72,10 @@ func (s *FromRequest) workloadIdentity(req *provider.Request, spec Spec) (*Crede
 		cred.shares = sharesOnceAccepted
 	}
 	return cred, nil
+}
+
+// heldBy is what the holder of a token proves by holding it. The pod is part of it, so that a token that another pod got
+// hold of buys nothing that was fetched with it before, above all not after its end.
+func heldBy(pod provider.Pod, assertion string) string {
+	return fmt.Sprintf("%q %q %q %q %s", pod.Namespace, pod.Name, pod.UID, pod.ServiceAccount, assertion)
 }
