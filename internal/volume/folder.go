@@ -116,10 +116,8 @@ func (v *volume) erase() error {
 	if err != nil {
 		return err
 	}
-	if target, err := v.readlink(dataLink); err != nil || target != "" {
-		if err := errors.Join(err, ignoreAbsent(v.root.Remove(dataLink))); err != nil {
-			return fmt.Errorf("removing ..data: %w", err)
-		}
+	if err := v.removeTree(dataLink); err != nil {
+		return fmt.Errorf("removing ..data: %w", err)
 	}
 	none := func(string) bool { return false }
 	return errors.Join(v.removeGeneration(current, ""), v.removeStale(""), v.removeLinks(none))

@@ -141,42 +141,47 @@ func mountStatus(f *os.File) (Status, error) {
 		return Status{}, err
 	}
 	var stat unix.Stat_t
-	if err := unix.Fstat(int(f.Fd()), &stat); err != nil {
-		return Status{}, err
-	}
-	status := Status{State: NotMounted, Device: stat.Dev}
-	if !mounted {
-		return status, nil
-	}
 	var statfs unix.Statfs_t
-	if err := unix.Fstatfs(int(f.Fd()), &statfs); err != nil {
+	err = unix.Fstat(int(f.Fd()), &stat)
+	if err == nil && mounted {
+		err = unix.Fstatfs(int(f.Fd()), &statfs)
+	}
+	switch {
+	case err != nil && mounted:
+		// A mount whose file system is gone (a FUSE server that died) answers nothing, but it is a mount.
+		return Status{State: Foreign}, nil
+	case err != nil:
 		return Status{}, err
+	case !mounted:
+		return Status{State: NotMounted, Device: stat.Dev}, nil
+	case statfs.Type == unix.TMPFS_MAGIC:
+		return Status{State: Mounted, Device: stat.Dev}, nil
 	}
-	status.State = Foreign
-	if statfs.Type == unix.TMPFS_MAGIC {
-		status.State = Mounted
-	}
-	return status, nil
+	return Status{State: Foreign, Device: stat.Dev}, nil
 }
 
 // isMountRoot reports whether f is the folder on which something is mounted, seen from inside the mount.
 func isMountRoot(f *os.File) (bool, error) {
 	var st unix.Statx_t
-	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_NO_AUTOMOUNT, 0, &st)
+	err := unix.Statx(int(f.Fd()), "", unix.AT_EMPTY_PATH|unix.AT_NO_AUTOMOUNT|unix.AT_STATX_DONT_SYNC, 0, &st)
 	if err == nil && st.Attributes_mask&unix.STATX_ATTR_MOUNT_ROOT != 0 {
 		return st.Attributes&unix.STATX_ATTR_MOUNT_ROOT != 0, nil
 	}
 	if err != nil && !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM) {
 		return false, fmt.Errorf("asking for mount: %w", err)
 	}
-	// Linux before 5.8, or a sandbox that filters statx: the mount table knows.
+	return isMountRootByTable(f)
+}
+
+// isMountRootByTable asks the mount table, for Linux before 5.8 and for sandboxes that filter statx.
+func isMountRootByTable(f *os.File) (bool, error) {
 	mounts, err := readMounts()
 	if err != nil {
 		return false, err
 	}
 	place, err := os.Readlink(handlePath(f))
 	if err != nil {
-		return false, err
+		return false, fmt.Errorf("asking for mount: %w", err)
 	}
 	for _, m := range mounts {
 		if m.Point == place {

@@ -24,33 +24,21 @@ func (t Tmpfs) Unmount(target string) error {
 		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
-		if err != nil && !isBroken(err) {
+		if err != nil {
 			return err
 		}
-		if err == nil {
-			f.Close()
-			if status.State == NotMounted {
-				return removeTarget(target)
-			}
-			if status.State == Mounted {
-				eraseTarget(target)
-			}
+		f.Close()
+		switch status.State {
+		case NotMounted:
+			return removeTarget(target)
+		case Mounted:
+			eraseTarget(target)
 		}
 		if err := unmountOne(target); err != nil {
 			return err
 		}
 	}
 	return fmt.Errorf("unmounting %s: more than %d mounts are stacked there", target, maxStacked)
-}
-
-// isBroken reports whether the error is that of a mount whose file system is gone (a dead FUSE or NFS server).
-func isBroken(err error) bool {
-	for _, e := range []error{unix.ENOTCONN, unix.ESTALE, unix.EIO, unix.EHOSTDOWN} {
-		if errors.Is(err, e) {
-			return true
-		}
-	}
-	return false
 }
 
 // eraseTarget is best effort: what it cannot remove goes with the mount.
