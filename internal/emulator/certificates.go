@@ -22,7 +22,8 @@ const (
 
 // certData is the leaf, in DER.
 type certData struct {
-	der []byte
+	chain [][]byte // what came with it
+	der   []byte
 }
 
 // thumbprint is what the service calls x5t: SHA-1 of the DER, by RFC 7517 4.8.
@@ -249,7 +250,7 @@ func (is *issued) material(v *vault, attrs attributesJSON, tags map[string]strin
 	}
 	id := newVersionID()
 	m := &material{policy: is.policy}
-	m.version = &version{id: id, attrs: attrs, tags: tags, cert: &certData{is.leaf}}
+	m.version = &version{id: id, attrs: attrs, tags: tags, cert: &certData{der: is.leaf, chain: is.chain}}
 	m.secret = &version{id: id, attrs: attrs, tags: tags, managed: true, secret: &secretData{value: value, contentType: is.policy.Secret.ContentType}}
 	m.key = &version{id: id, attrs: attrs, tags: tags, managed: true, key: &keyData{kty: is.policy.Key.Kty, ops: is.policy.keyOps()}}
 	if is.key != nil {

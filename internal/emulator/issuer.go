@@ -9,7 +9,6 @@ import (
 	"net/http"
 	"net/url"
 	"strings"
-	"sync"
 	"time"
 )
 
@@ -21,9 +20,6 @@ type Issuer struct {
 	path string
 	key  crypto.Signer
 	now  func() time.Time
-
-	mu    sync.Mutex
-	extra []crypto.PublicKey // earlier keys, still trusted
 }
 
 func newIssuer(rawURL string, key crypto.Signer, now func() time.Time) (*Issuer, error) {
@@ -80,25 +76,17 @@ func (is *Issuer) Token(sa ServiceAccount, aud []string, lifetime time.Duration)
 	if sa.PodName != "" || sa.PodUID != "" {
 		claims.Kubernetes.Pod = &kubernetesRef{sa.PodName, sa.PodUID}
 	}
-	is.mu.Lock()
-	key := is.key
-	is.mu.Unlock()
-	return signJWT(key, keyID(key.Public()), claims)
+	return signJWT(is.key, keyID(is.key.Public()), claims)
 }
 
 // Sign signs any claims: what a test needs for tokens that no API server would make.
 func (is *Issuer) Sign(claims map[string]any) (string, error) {
-	is.mu.Lock()
-	key := is.key
-	is.mu.Unlock()
-	return signJWT(key, keyID(key.Public()), claims)
+	return signJWT(is.key, keyID(is.key.Public()), claims)
 }
 
-// PublicKeys are those that tokens are verified with, the signing key first.
+// PublicKeys are those that tokens are verified with.
 func (is *Issuer) PublicKeys() []crypto.PublicKey {
-	is.mu.Lock()
-	defer is.mu.Unlock()
-	return append([]crypto.PublicKey{is.key.Public()}, is.extra...)
+	return []crypto.PublicKey{is.key.Public()}
 }
 
 // JWKS is the issuer's key set document.
