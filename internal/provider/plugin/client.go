@@ -93,7 +93,7 @@ func (c *Client) call(ctx context.Context, do func(context.Context, v1alpha1.CSI
 		}
 		err = do(ctx, l.provider)
 		// A status that the provider itself gave leaves the connection as it is.
-		lost := status.Code(err) == codes.Unavailable && c.links.drops.Load() != drops
+		lost := status.Code(err) == codes.Unavailable && (c.links.drops.Load() != drops || l.open.Load() == 0)
 		c.links.release(l)
 		switch {
 		case err == nil:

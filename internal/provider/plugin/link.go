@@ -43,6 +43,7 @@ type link struct {
 	conn     *grpc.ClientConn
 	provider v1alpha1.CSIDriverProviderClient
 	drops    *atomic.Int64
+	open     atomic.Int64 // connections that have not ended: 0 or 1, and known earlier than gRPC's own state
 
 	mu   sync.Mutex
 	file fs.FileInfo // the socket that was dialled last; nil before
@@ -165,18 +166,19 @@ func (l *link) dial(ctx context.Context, socket string) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &countedConn{Conn: conn, drops: l.drops}, nil
+	l.open.Add(1)
+	ended := sync.OnceFunc(func() { l.open.Add(-1); l.drops.Add(1) })
+	return &countedConn{Conn: conn, ended: ended}, nil
 }
 
-// A countedConn counts its end.
+// A countedConn tells of its end.
 type countedConn struct {
 	net.Conn
-	once  sync.Once
-	drops *atomic.Int64
+	ended func()
 }
 
 func (c *countedConn) Close() error {
-	c.once.Do(func() { c.drops.Add(1) })
+	c.ended()
 	return c.Conn.Close()
 }
 
@@ -215,12 +217,12 @@ func (l *link) ready(ctx context.Context, socket string) error {
 	l.conn.ResetConnectBackoff() // the socket may be there again since the last attempt
 	for {
 		state := l.conn.GetState()
-		switch state {
-		case connectivity.Ready:
+		switch {
+		case state == connectivity.Ready && l.open.Load() > 0:
 			return nil
-		case connectivity.Shutdown:
+		case state == connectivity.Shutdown:
 			return errClosed
-		case connectivity.Idle:
+		case state == connectivity.Idle:
 			l.conn.Connect()
 		}
 		if l.replaced(socket) {
