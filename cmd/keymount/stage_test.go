@@ -90,6 +90,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"fault":    command(2, 4, "fault ACTION KIND [RETRY-AFTER] | fault clear all", setFault),
 		"token":    command(1, 1, "token FILE", writeToken),
 		"requests": command(2, 2, "requests KIND COUNT", countRequests),
+		"await":    command(1, 1, "await KIND", awaitRequest),
 		"provider": command(1, 1, "provider SOCKET", startProvider),
 		"object":   command(2, 2, "object NAME VALUE", func(s *stage, c call) { s.fake.Set(c.args[0], c.args[1]) }),
 		"break":    command(2, 2, "break NAME KIND", breakObject),
@@ -147,6 +148,9 @@ func countRequests(s *stage, c call) {
 		c.Fatalf("%d requests of kind %s, want %d: %v", got, c.args[0], want, s.emu.Requests())
 	}
 }
+
+// awaitRequest waits for one more request of a kind than there were when the last await or the fault began.
+func awaitRequest(s *stage, c call) { s.emu.Await(c.args[0], s.emu.Requests().Total(c.args[0])+1) }
 
 // startProvider serves the fake provider on a socket.
 func startProvider(s *stage, c call) {

@@ -3,10 +3,12 @@ package cli
 import (
 	"bufio"
 	"bytes"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
 	"os"
+	"reflect"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -128,11 +130,23 @@ func choose(found []*class, others []string, name, source string) (*class, error
 // error, since an API server may have dropped it silently for years; but it is worth a word, being a misspelling as a rule.
 func decodeClass(doc []byte) (*class, error) {
 	c := &class{SecretProviderClass: &apiv1.SecretProviderClass{}}
-	if err := sigsyaml.Unmarshal(doc, c.SecretProviderClass); err != nil {
+	data, err := sigsyaml.YAMLToJSON(doc)
+	if err != nil {
 		return nil, err
 	}
-	if err := sigsyaml.UnmarshalStrict(doc, &apiv1.SecretProviderClass{}); err != nil {
-		c.warnings = append(c.warnings, fmt.Sprintf("the class has fields that mean nothing: %v", err))
+	var wrong *json.UnmarshalTypeError
+	if err := json.Unmarshal(data, c.SecretProviderClass); errors.As(err, &wrong) {
+		return nil, fmt.Errorf("%s holds a %s where the API has %s: is it text that needs quotes?", wrong.Field, wrong.Value, typeName(wrong.Type))
+	} else if err != nil {
+		return nil, err
+	}
+	strict := json.NewDecoder(bytes.NewReader(data))
+	strict.DisallowUnknownFields()
+	if err := strict.Decode(&apiv1.SecretProviderClass{}); err != nil {
+		c.warnings = append(c.warnings, "the class has a field that means nothing: "+strings.TrimPrefix(err.Error(), "json: "))
+	}
+	if _, err := sigsyaml.YAMLToJSONStrict(doc); err != nil {
+		c.warnings = append(c.warnings, fmt.Sprintf("the class says something twice: %v", err))
 	}
 	if c.Name == "" {
 		return nil, errors.New("the class has no metadata.name")
@@ -141,4 +155,15 @@ func decodeClass(doc []byte) (*class, error) {
 		c.Namespace = "default"
 	}
 	return c, nil
+}
+
+// typeName is how people who write manifests call a type.
+func typeName(t reflect.Type) string {
+	switch t.Kind() {
+	case reflect.Struct, reflect.Map:
+		return "a map"
+	case reflect.Slice:
+		return "a list"
+	}
+	return "a " + t.Kind().String()
 }

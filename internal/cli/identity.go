@@ -121,20 +121,29 @@ func dropModes(parameters map[string]string) {
 
 // readCredential reads a credential from a file that may end with a line end. Errors never quote the file.
 func readCredential(what, path string) (provider.Sensitive, error) {
+	text, err := readBounded(path)
+	if err != nil {
+		return "", &provider.Error{Kind: provider.Invalid, Message: fmt.Sprintf("reading the %s: %v", what, err),
+			Remedy: "give the path of a file that holds the " + what + " and nothing else"}
+	}
+	return provider.Sensitive(text), nil
+}
+
+func readBounded(path string) (string, error) {
 	f, err := os.Open(path)
 	if err != nil {
-		return "", invalidf("reading the %s: %v", what, err)
+		return "", err
 	}
 	defer f.Close()
 	data, err := io.ReadAll(io.LimitReader(f, maxCredential+1))
 	switch text := strings.TrimRight(string(data), "\r\n"); {
 	case err != nil:
-		return "", invalidf("reading the %s: %v", what, err)
+		return "", err
 	case len(data) > maxCredential:
-		return "", invalidf("reading the %s: %s has more than %d bytes", what, path, maxCredential)
+		return "", fmt.Errorf("%s has more than %d bytes", path, maxCredential)
 	case text == "":
-		return "", invalidf("reading the %s: %s is empty", what, path)
+		return "", fmt.Errorf("%s is empty", path)
 	default:
-		return provider.Sensitive(text), nil
+		return text, nil
 	}
 }

@@ -2,8 +2,12 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"os"
+	"os/signal"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -28,7 +32,7 @@ func mountCommand(env Env) *cobra.Command {
 		Short:   "Write what a SecretProviderClass names into a folder",
 		Long:    mountHelp + "\n\n" + exitCodeHelp,
 		Example: mountExample,
-		Args:    usageArgs(cobra.ExactArgs(1), "keymount mount"),
+		Args:    usageArgs(oneFolder, "keymount mount"),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			o.dir = args[0]
 			return o.run(cmd.Context(), env)
@@ -45,6 +49,18 @@ func mountCommand(env Env) *cobra.Command {
 	o.identity.flags(fs)
 	fs.StringVar(&o.socket, "provider-socket", "", "socket of a provider to use instead of the built-in ones")
 	return cmd
+}
+
+func oneFolder(_ *cobra.Command, args []string) error {
+	switch {
+	case len(args) == 0:
+		return errors.New("which folder? DIR is missing")
+	case len(args) > 1:
+		return fmt.Errorf("one folder at a time, not %q", args)
+	case args[0] == "":
+		return errors.New("the name of the folder is empty")
+	}
+	return nil
 }
 
 const mountHelp = `Reads the secrets, keys and certificates that a SecretProviderClass names and writes them into the
@@ -81,8 +97,6 @@ func (o *mountOptions) check() error {
 	switch {
 	case o.file == "":
 		return &usageError{"which class? -f is missing", "give the manifest with -f CLASS.yaml, or -f - for standard input"}
-	case o.dir == "":
-		return &usageError{"the name of the folder is empty", help}
 	case o.output != "table" && o.output != "json":
 		return &usageError{fmt.Sprintf("--output %q is not known", o.output), "use table or json"}
 	case o.interval < minInterval:
@@ -112,8 +126,14 @@ func (o *mountOptions) run(ctx context.Context, env Env) error {
 		return err
 	}
 	defer m.close()
-	if err := m.first(ctx); err != nil || !o.watch {
+	if !o.watch {
+		return m.first(ctx)
+	}
+	now := make(chan os.Signal, 1)
+	signal.Notify(now, syscall.SIGHUP) // before the first line is printed: whoever reads it may send one
+	defer signal.Stop(now)
+	if err := m.first(ctx); err != nil {
 		return err
 	}
-	return m.watch(ctx)
+	return m.watch(ctx, now)
 }

@@ -7,11 +7,9 @@ import (
 	"io/fs"
 	"maps"
 	"os"
-	"os/signal"
 	"path/filepath"
 	"slices"
 	"strings"
-	"syscall"
 	"time"
 
 	"keymount/internal/azure"
@@ -156,11 +154,8 @@ func (m *mounting) first(ctx context.Context) error {
 	return e.writeTable(m.env.Out)
 }
 
-// watch keeps the folder fresh until ctx ends.
-func (m *mounting) watch(ctx context.Context) error {
-	now := make(chan os.Signal, 1)
-	signal.Notify(now, syscall.SIGHUP)
-	defer signal.Stop(now)
+// watch keeps the folder fresh until ctx ends, and at once when now says so.
+func (m *mounting) watch(ctx context.Context, now <-chan os.Signal) error {
 	w := &watcher{
 		interval: m.interval,
 		refresh: func(ctx context.Context) (publish.Result, error) {

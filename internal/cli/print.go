@@ -106,7 +106,7 @@ var remedies = map[provider.Kind]string{
 // line is an error as one line of text.
 func (e *objectError) line() string {
 	text := e.Message
-	if e.Object != "" && !strings.Contains(text, e.Object) {
+	if _, name, _ := strings.Cut(e.Object, "/"); name != "" && !strings.Contains(text, name) {
 		text = e.Object + ": " + text
 	}
 	if e.Remedy != "" {

@@ -40,14 +40,14 @@ func TestTableIsSafeToPrint(t *testing.T) {
 
 func TestFailureLines(t *testing.T) {
 	err := provider.Errors{
-		{Kind: provider.NotFound, Object: "secret/a", Message: "reading secret a: not there", Remedy: "look"},
-		{Kind: provider.Denied, Object: "key/b", Message: "reading key/b: denied"},
+		{Kind: provider.NotFound, Object: "secret/abc", Message: "not there", Remedy: "look"},
+		{Kind: provider.Denied, Object: "key/b-c", Message: "reading key b-c: denied"},
 		{Kind: provider.Invalid, Message: "two\nlines"},
 		{Kind: provider.Internal, Message: "odd"},
 	}
 	want := []string{
-		"secret/a: reading secret a: not there (look)",
-		"reading key/b: denied (" + remedies[provider.Denied] + ")",
+		"secret/abc: not there (look)",
+		"reading key b-c: denied (" + remedies[provider.Denied] + ")",
 		"two; lines (" + remedies[provider.Invalid] + ")",
 		"odd",
 	}
