@@ -1,0 +1,63 @@
+package main
+
+import (
+	"context"
+	"net"
+	"os"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"keymount/internal/provider/plugin"
+)
+
+// The test binary doubles as the program, so that scripts run what users run.
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"keymount-azure": main})
+}
+
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Cmds: map[string]func(*testscript.TestScript, bool, []string){
+			"answers":    answers,
+			"leave-over": leaveOver,
+			"mode":       mode,
+			"terminate":  terminate,
+		},
+	})
+}
+
+// answers SOCKET waits until a provider answers there, and prints its names.
+func answers(ts *testscript.TestScript, _ bool, args []string) {
+	c := plugin.NewClient(plugin.ClientConfig{Socket: ts.MkAbs(args[0]), ConnectWithin: time.Minute})
+	defer c.Close()
+	info, err := c.Version(context.Background())
+	ts.Check(err)
+	ts.Stdout().Write([]byte(info.RuntimeName + " " + info.RuntimeVersion + "\n"))
+}
+
+// leave-over SOCKET makes a socket that nobody serves.
+func leaveOver(ts *testscript.TestScript, _ bool, args []string) {
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: ts.MkAbs(args[0]), Net: "unix"})
+	ts.Check(err)
+	l.SetUnlinkOnClose(false)
+	ts.Check(l.Close())
+}
+
+// mode FILE MODE checks a file's mode as ls shows it.
+func mode(ts *testscript.TestScript, _ bool, args []string) {
+	info, err := os.Lstat(ts.MkAbs(args[0]))
+	ts.Check(err)
+	if got := info.Mode().String(); got != args[1] {
+		ts.Fatalf("mode %s, want %s", got, args[1])
+	}
+}
+
+// terminate asks the last background program to stop as Kubernetes does.
+func terminate(ts *testscript.TestScript, _ bool, _ []string) {
+	programs := ts.BackgroundCmds()
+	ts.Check(programs[len(programs)-1].Process.Signal(syscall.SIGTERM))
+}
