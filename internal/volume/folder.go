@@ -90,9 +90,11 @@ func (Folder) Unmount(target string) error {
 		return err
 	}
 	defer v.close()
-	if err := v.lockOut(); err != nil {
+	unlock, err := v.lockOut()
+	if err != nil {
 		return err
 	}
+	defer unlock()
 	if err := v.erase(); err != nil {
 		return err
 	}

@@ -43,27 +43,29 @@ func (v *volume) renameLink(temp, name string) error { return v.root.Rename(temp
 func hintLink(err error) error { return err }
 
 // lockOut keeps a second process from writing to the same folder, if only the folder's owner can open it (as with Folder). A
-// folder that others can open is not locked: they could hold the lock for ever, and the daemon has its own. The lock goes when v is closed.
-func (v *volume) lockOut() error {
+// folder that others can open is not locked: they could hold the lock for ever, and the daemon has its own. The lock also goes with the process.
+func (v *volume) lockOut() (unlock func(), err error) {
 	info, err := v.dir.Stat()
 	if err != nil {
-		return fmt.Errorf("inspecting volume: %w", err)
+		return nil, fmt.Errorf("inspecting volume: %w", err)
 	}
 	if info.Mode().Perm()&0o077 != 0 {
-		return nil
+		return func() {}, nil
 	}
-	err = syscall.Flock(int(v.dir.Fd()), syscall.LOCK_EX|syscall.LOCK_NB)
+	fd := int(v.dir.Fd())
+	err = syscall.Flock(fd, syscall.LOCK_EX|syscall.LOCK_NB)
 	if errors.Is(err, syscall.EWOULDBLOCK) {
-		return &provider.Error{
+		return nil, &provider.Error{
 			Kind:    provider.Unavailable,
 			Message: fmt.Sprintf("another process is writing to %s", v.path),
 			Remedy:  "end it, or choose another folder",
 		}
 	}
 	if err != nil {
-		return fmt.Errorf("locking volume: %w", err)
+		return nil, fmt.Errorf("locking volume: %w", err)
 	}
-	return nil
+	// Not left to the closing of v: a process that is being started has a copy of v's handle for a moment, and the lock with it.
+	return func() { _ = syscall.Flock(fd, syscall.LOCK_UN) }, nil
 }
 
 // ownedByOther returns who owns what info tells of, if that is not the user of this process.

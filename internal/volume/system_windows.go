@@ -42,7 +42,7 @@ func hintLink(err error) error {
 	return fmt.Errorf("%w (switch on Developer Mode, or run as a user with the right to create symbolic links)", err)
 }
 
-func (v *volume) lockOut() error { return nil }
+func (v *volume) lockOut() (unlock func(), err error) { return func() {}, nil }
 
 func ownedByOther(fs.FileInfo) (uid int, other bool) { return 0, false }
 

@@ -74,9 +74,11 @@ func Write(root string, files []provider.File, opt Options) (Change, error) {
 		return Change{}, err
 	}
 	defer v.close()
-	if err := v.lockOut(); err != nil {
+	unlock, err := v.lockOut()
+	if err != nil {
 		return Change{}, err
 	}
+	defer unlock()
 	return v.write(newTree(files, opt))
 }
 

@@ -50,4 +50,7 @@ func AcquireLock(ctx context.Context, folder string) (*Lock, error) {
 var errLocked = errors.New("locked by another process")
 
 // Release lets the next one in.
-func (l *Lock) Release() error { return l.file.Close() }
+func (l *Lock) Release() error {
+	// Closing alone would not do: a process that is being started has a copy of the handle for a moment, and the lock with it.
+	return errors.Join(unlock(l.file), l.file.Close())
+}
