@@ -141,7 +141,7 @@ func (s *shares) finish(key shareKey, r *sharedRead, value any, size int, err er
 	}
 	s.kept++
 	s.bytes += size
-	time.AfterFunc(left, func() {
+	time.AfterFunc(left+time.Millisecond, func() { // after the last moment at which it serves
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		s.forget(key, r)
