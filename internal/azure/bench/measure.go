@@ -26,8 +26,8 @@ type result struct {
 	// requests are those of the worst round, of which vault is to the vault. They may be limit at most; those to the vault
 	// must be reads, no more and no less.
 	requests, vault, limit, reads int
-	p50, p99               time.Duration
-	allocations, bytes     uint64 // of the median round, per mount; 0 where mounts run at once
+	p50, p99                      time.Duration
+	allocations, bytes            uint64 // of the median round, per mount; 0 where mounts run at once
 	// wall is how long the mounts took together, 0 for single ones.
 	wall time.Duration
 }
