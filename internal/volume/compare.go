@@ -3,6 +3,7 @@ package volume
 import (
 	"bytes"
 	"errors"
+	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -17,13 +18,17 @@ import (
 func (v *volume) compare(generation string, want *tree) (change Change, same bool, err error) {
 	var changed []string // files, and folders as "folder/", whose content is the same but whose attributes are not
 	have := map[string]bool{}
-	same = generation != ""
-	if same {
-		info, err := v.root.Lstat(generation)
-		if err != nil || !attributesMatch(info, folderMode, want.group) {
-			changed, same = append(changed, ""), false
+	if generation != "" {
+		same, err = true, nil
+		gen, err := v.sub(generation)
+		if err != nil {
+			return change, false, fmt.Errorf("comparing generation: %w", err)
 		}
-		err = v.walk(generation, func(rel string, info fs.FileInfo) error {
+		defer gen.close()
+		if info, err := gen.dir.Stat(); err != nil || !attributesMatch(info, folderMode, want.group) {
+			changed = append(changed, "")
+		}
+		err = gen.walk(func(rel string, info fs.FileInfo) error {
 			file := want.byPath[rel]
 			switch {
 			case info.IsDir() && want.isDir[rel]:
@@ -36,7 +41,7 @@ func (v *volume) compare(generation string, want *tree) (change Change, same boo
 				change.Removed = append(change.Removed, rel)
 			default:
 				have[rel] = true
-				if !v.equal(generation+"/"+rel, info, file, want.group) {
+				if !gen.equal(rel, info, file, want.group) {
 					change.Updated = append(change.Updated, rel)
 				}
 			}
@@ -67,7 +72,7 @@ func (v *volume) equal(name string, info fs.FileInfo, want *provider.File, group
 	if !info.Mode().IsRegular() || info.Size() != int64(len(want.Contents)) || !attributesMatch(info, want.Mode, group) {
 		return false
 	}
-	f, err := v.openFile(name)
+	f, err := v.openFile(name, info)
 	if err != nil {
 		return false
 	}

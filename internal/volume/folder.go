@@ -121,8 +121,10 @@ func (v *volume) erase() error {
 	if err := v.removeTree(dataLink); err != nil {
 		return fmt.Errorf("removing ..data: %w", err)
 	}
-	none := func(string) bool { return false }
-	return errors.Join(v.removeGeneration(current, ""), v.removeStale(""), v.removeLinks(none))
+	if current != "" {
+		err = v.removeTree(current)
+	}
+	return errors.Join(err, v.removeStale("", noName))
 }
 
 // Inspect says whether target is a volume. An error is a target that cannot be inspected, or is no folder.

@@ -4,7 +4,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"os"
 
 	"keymount/internal/provider"
 )
@@ -15,13 +14,18 @@ func (v *volume) writeGeneration(want *tree) (string, error) {
 	if err := v.makeFolder(name, want.group); err != nil {
 		return "", fmt.Errorf("making the folder of a generation: %w", err)
 	}
+	gen, err := v.sub(name)
+	if err != nil {
+		return "", fmt.Errorf("opening the folder of a generation: %w", err)
+	}
+	defer gen.close()
 	for _, dir := range want.folders {
-		if err := v.makeFolder(name+"/"+dir, want.group); err != nil {
+		if err := gen.makeFolder(dir, want.group); err != nil {
 			return "", fmt.Errorf("making folder %s: %w", quote(dir), err)
 		}
 	}
 	for _, f := range want.files {
-		if err := v.writeFile(name+"/"+f.Path, f, want.group); err != nil {
+		if err := gen.writeFile(f, want.group); err != nil {
 			return "", fmt.Errorf("writing file %s: %w", quote(f.Path), err)
 		}
 	}
@@ -44,8 +48,8 @@ func (v *volume) makeFolder(name string, group *int) error {
 }
 
 // writeFile makes a file that nobody else can read until it has its group and mode.
-func (v *volume) writeFile(name string, want *provider.File, group *int) (err error) {
-	f, err := v.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+func (v *volume) writeFile(want *provider.File, group *int) (err error) {
+	f, err := v.root.OpenFile(want.Path, newFileFlags, 0o600)
 	if err != nil {
 		return err
 	}
@@ -82,7 +86,10 @@ func (v *volume) swap(generation string) error {
 // replace is set. made says that the name did not exist before.
 func (v *volume) link(name string, replace bool) (made bool, err error) {
 	target := dataLink + "/" + name
-	info, err := v.root.Lstat(name)
+	if got, err := v.root.Readlink(name); err == nil && got == target {
+		return false, nil
+	}
+	_, err = v.root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := v.root.Symlink(target, name); err != nil {
 			return false, fmt.Errorf("making link %s: %w", quote(name), hintLink(err))
@@ -91,12 +98,6 @@ func (v *volume) link(name string, replace bool) (made bool, err error) {
 	}
 	if err != nil {
 		return false, fmt.Errorf("inspecting %s: %w", quote(name), err)
-	}
-	if info.Mode().Type() == fs.ModeSymlink {
-		got, err := v.root.Readlink(name)
-		if err == nil && got == target {
-			return false, nil
-		}
 	}
 	if !replace {
 		return false, nil

@@ -55,7 +55,7 @@ func openVolume(path string) (*volume, error) {
 		err = fmt.Errorf("%s was replaced meanwhile", path)
 	}
 	if err == nil {
-		v.dir, err = root.Open(".")
+		v.dir, err = root.OpenFile(".", openFolderFlags, 0)
 	}
 	if err != nil {
 		root.Close()
@@ -73,11 +73,8 @@ func (v *volume) close() {
 // planted (anything but the name of a folder right below the target).
 func (v *volume) current() (string, error) {
 	name, err := v.readlink(dataLink)
-	if err != nil || name == "" {
+	if err != nil || !mayBeGeneration(name) {
 		return "", err
-	}
-	if !strings.HasPrefix(name, "..") || name == ".." || name == dataLink || name == dataTemp || strings.ContainsAny(name, `/\`) {
-		return "", nil
 	}
 	info, err := v.root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
@@ -89,23 +86,22 @@ func (v *volume) current() (string, error) {
 	return name, nil
 }
 
+// mayBeGeneration reports whether the target of ..data names something of the layout right below the volume's root.
+func mayBeGeneration(name string) bool {
+	return strings.HasPrefix(name, "..") && name != ".." && name != dataLink && name != dataTemp && !strings.ContainsAny(name, `/\`)
+}
+
 // readlink returns the target of the link name, "" if name is absent or no link.
 func (v *volume) readlink(name string) (string, error) {
-	info, err := v.root.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("inspecting %s: %w", quote(name), err)
-	}
-	if info.Mode().Type() != fs.ModeSymlink {
-		return "", nil
-	}
 	target, err := v.root.Readlink(name)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return "", fmt.Errorf("reading link %s: %w", quote(name), err)
+	if err == nil {
+		return target, nil
 	}
-	return target, nil
+	info, serr := v.root.Lstat(name)
+	if errors.Is(serr, fs.ErrNotExist) || serr == nil && info.Mode().Type() != fs.ModeSymlink {
+		return "", nil
+	}
+	return "", fmt.Errorf("reading link %s: %w", quote(name), err)
 }
 
 // exists reports whether a generation has the top-level name.
@@ -117,24 +113,28 @@ func (v *volume) exists(generation, name string) bool {
 	return err == nil
 }
 
-// openFile opens a regular file for reading. It never follows a link at the last component and never blocks.
-func (v *volume) openFile(name string) (*os.File, error) {
-	return v.openExactly(name, openFileFlags, func(m fs.FileMode) bool { return m.IsRegular() }, "regular file")
+// openFile opens a regular file, of which info is known, for reading. It never follows a link at the last component and never
+// blocks.
+func (v *volume) openFile(name string, info fs.FileInfo) (*os.File, error) {
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is a %s, not a regular file", quote(name), kindOf(info.Mode()))
+	}
+	return v.openExactly(name, openFileFlags, info)
 }
 
 // openFolder opens a folder for listing, with the same care.
 func (v *volume) openFolder(name string) (*os.File, error) {
-	return v.openExactly(name, openFolderFlags, fs.FileMode.IsDir, "folder")
-}
-
-func (v *volume) openExactly(name string, flags int, is func(fs.FileMode) bool, what string) (*os.File, error) {
 	info, err := v.root.Lstat(name)
 	if err != nil {
 		return nil, err
 	}
-	if !is(info.Mode()) {
-		return nil, fmt.Errorf("%s is a %s, not a %s", quote(name), kindOf(info.Mode()), what)
+	if !info.IsDir() {
+		return nil, fmt.Errorf("%s is a %s, not a folder", quote(name), kindOf(info.Mode()))
 	}
+	return v.openExactly(name, openFolderFlags, info)
+}
+
+func (v *volume) openExactly(name string, flags int, info fs.FileInfo) (*os.File, error) {
 	f, err := v.root.OpenFile(name, flags, 0)
 	if err != nil {
 		return nil, err
@@ -151,27 +151,41 @@ func (v *volume) openExactly(name string, flags int, is func(fs.FileMode) bool, 
 	return f, nil
 }
 
-// walk calls fn for every entry below the generation, folders before what is in them, with paths relative to the generation. Entries
-// that are neither files nor folders, and more entries than a content can have, are errors.
-func (v *volume) walk(generation string, fn func(rel string, info fs.FileInfo) error) error {
-	pending := []string{""}
+// sub opens a folder below v as a volume of its own: paths in it are resolved from there, and do not lead out of it.
+func (v *volume) sub(name string) (*volume, error) {
+	f, err := v.openFolder(name)
+	if err != nil {
+		return nil, err
+	}
+	root, err := openRootAt(v.root, name, f)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return &volume{path: v.path + "/" + name, root: root, dir: f}, nil
+}
+
+// walk calls fn for every entry below v, folders before what is in them, with paths relative to v. More entries than a content
+// can have are an error.
+func (v *volume) walk(fn func(rel string, info fs.FileInfo) error) error {
+	pending := []string{"."}
 	count := 0
 	for len(pending) > 0 {
 		dir := pending[len(pending)-1]
 		pending = pending[:len(pending)-1]
-		err := v.list(join(generation, dir), func(name string) error {
-			rel := join(dir, name)
-			if count++; count > MaxEntries {
+		err := v.list(dir, func(name string) error {
+			rel := name
+			if dir != "." {
+				rel = dir + "/" + name
+			}
+			if count++; count > MaxEntries || strings.Count(rel, "/") >= MaxDepth {
 				return errOversized
 			}
-			info, err := v.root.Lstat(generation + "/" + rel)
+			info, err := v.root.Lstat(rel)
 			if err != nil {
 				return err
 			}
 			if info.IsDir() {
-				if strings.Count(rel, "/") >= MaxDepth {
-					return errOversized
-				}
 				pending = append(pending, rel)
 			}
 			return fn(rel, info)
@@ -207,13 +221,6 @@ func (v *volume) list(folder string, fn func(name string) error) error {
 			return err
 		}
 	}
-}
-
-func join(dir, name string) string {
-	if dir == "" || name == "" {
-		return dir + name
-	}
-	return dir + "/" + name
 }
 
 func kindOf(m fs.FileMode) string {

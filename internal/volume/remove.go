@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"strings"
 )
 
 const (
@@ -12,35 +13,24 @@ const (
 	removeDepth  = 32   // levels that removeTree descends before it moves what is deeper up
 )
 
-// removeStale removes what writes that were killed left behind: every generation but keep, and ..data_tmp.
-func (v *volume) removeStale(keep string) error {
+// removeStale removes what writes that were killed left behind, and what a write no longer needs: every generation but keep,
+// ..data_tmp, and the links into ..data whose names the content does not have.
+func (v *volume) removeStale(keep string, has func(name string) bool) error {
 	return v.removeNames(func(name string) bool {
-		return name != keep && (name == dataTemp || generationName.MatchString(name))
+		if strings.HasPrefix(name, "..") {
+			return name != keep && (name == dataTemp || generationName.MatchString(name))
+		}
+		return !has(name) && v.isOwnLink(name)
 	})
 }
 
-// removeLinks removes the top-level links into ..data that lead nowhere because the content no longer has the name.
-func (v *volume) removeLinks(has func(name string) bool) error {
-	return v.removeNames(func(name string) bool {
-		if has(name) || name == dataLink || name == dataTemp {
-			return false
-		}
-		return v.isOwnLink(name)
-	})
-}
+func anyName(string) bool { return true }
+func noName(string) bool  { return false }
 
 // isOwnLink reports whether name is a link as this layout has them: name -> ..data/name.
 func (v *volume) isOwnLink(name string) bool {
 	target, err := v.readlink(name)
 	return err == nil && target == dataLink+"/"+name
-}
-
-// removeGeneration removes a generation that is no longer the current one, whatever its name.
-func (v *volume) removeGeneration(old, current string) error {
-	if old == "" || old == current {
-		return nil
-	}
-	return v.removeTree(old)
 }
 
 // removeNames removes the top-level names that match. It goes on after a failure.
@@ -72,37 +62,41 @@ var errEnough = errors.New("enough")
 // removeTree removes whatever name is, without following links and without crossing into a mount. Absent is fine.
 //
 // The tree may be deeper than any path can be: what lies deeper than removeDepth is moved to the top and removed from there, so that
-// the work stays proportional to the number of entries.
+// handles and work stay bounded.
 func (v *volume) removeTree(name string) error {
 	pending := []string{name}
 	for len(pending) > 0 {
 		next := pending[len(pending)-1]
 		pending = pending[:len(pending)-1]
-		if err := v.removeLevel(next, 0, &pending); err != nil {
+		moveUp := func(below string) error {
+			up := newName()
+			pending = append(pending, up)
+			return v.root.Rename(next+"/"+below, up)
+		}
+		if err := v.removeLevel(next, "", removeDepth, moveUp); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-func (v *volume) removeLevel(name string, depth int, pending *[]string) error {
-	info, err := v.root.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) {
+// removeLevel removes the entry name of v, which lies at the path below in the tree, down to depth levels; moveUp gets the rest.
+func (v *volume) removeLevel(name, below string, depth int, moveUp func(below string) error) error {
+	if err := v.root.Remove(name); err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
+	} else if info, serr := v.root.Lstat(name); serr != nil || !info.IsDir() {
+		return ignoreAbsent(err)
 	}
+	if depth == 0 {
+		return moveUp(below)
+	}
+	dir, err := v.subToEmpty(name)
 	if err != nil {
-		return err
+		return ignoreAbsent(err)
 	}
-	if !info.IsDir() {
-		return ignoreAbsent(v.root.Remove(name))
-	}
-	if depth == removeDepth {
-		up := newName()
-		*pending = append(*pending, up)
-		return v.root.Rename(name, up)
-	}
+	defer dir.close()
 	for {
-		names, err := v.someNames(name)
+		names, err := dir.someNames()
 		if err != nil {
 			return err
 		}
@@ -110,56 +104,51 @@ func (v *volume) removeLevel(name string, depth int, pending *[]string) error {
 			return ignoreAbsent(v.root.Remove(name))
 		}
 		for _, child := range names {
-			if err := v.removeLevel(name+"/"+child, depth+1, pending); err != nil {
+			if err := dir.removeLevel(child, strings.TrimPrefix(below+"/"+child, "/"), depth-1, moveUp); err != nil {
 				return err
 			}
 		}
 	}
 }
 
-// someNames returns a bounded number of the names in a folder that is about to be emptied.
-func (v *volume) someNames(folder string) ([]string, error) {
-	f, err := v.openFolder(folder)
+// subToEmpty opens a folder that is about to be emptied, unless something is mounted on it.
+func (v *volume) subToEmpty(name string) (*volume, error) {
+	dir, err := v.sub(name)
 	if errors.Is(err, fs.ErrPermission) && unixModes {
 		// A folder that lost its mode to the umask when its writer was killed, or to a provider.
-		if err := v.root.Chmod(folder, 0o700); err != nil {
+		if err := v.root.Chmod(name, 0o700); err != nil {
 			return nil, err
 		}
-		f, err = v.openFolder(folder)
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
+		dir, err = v.sub(name)
 	}
 	if err != nil {
 		return nil, err
 	}
-	defer f.Close()
-	if mounted, err := isMountRoot(f); err != nil || mounted {
-		return nil, errors.Join(err, mountedHere(mounted, folder))
+	mounted, err := isMountRoot(dir.dir)
+	if err == nil && mounted {
+		err = fmt.Errorf("something is mounted at %s, which is left alone", quote(name))
 	}
-	names, err := f.Readdirnames(256)
-	if len(names) > 0 {
-		return names, nil
+	if err != nil {
+		dir.close()
+		return nil, err
 	}
-	return nil, ignoreEOF(err)
+	return dir, nil
 }
 
-func mountedHere(mounted bool, folder string) error {
-	if !mounted {
-		return nil
+// someNames returns a bounded number of the names in the folder, from its beginning.
+func (v *volume) someNames() ([]string, error) {
+	if _, err := v.dir.Seek(0, io.SeekStart); err != nil {
+		return nil, err
 	}
-	return fmt.Errorf("something is mounted at %s, which is left alone", quote(folder))
+	names, err := v.dir.Readdirnames(256)
+	if len(names) > 0 || err == io.EOF {
+		return names, nil
+	}
+	return nil, err
 }
 
 func ignoreAbsent(err error) error {
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	return err
-}
-
-func ignoreEOF(err error) error {
-	if err == io.EOF {
 		return nil
 	}
 	return err

@@ -18,7 +18,8 @@ const (
 	// linkBeforeSwap says that a link may be made before its target exists.
 	linkBeforeSwap = true
 
-	openFileFlags   = os.O_RDONLY | syscall.O_NONBLOCK // a named pipe would block
+	openFileFlags   = os.O_RDONLY | syscall.O_NONBLOCK                           // a named pipe would block
+	newFileFlags    = os.O_WRONLY | os.O_CREATE | os.O_EXCL | syscall.O_NONBLOCK // spares system calls of Go's poller
 	openFolderFlags = os.O_RDONLY | syscall.O_NONBLOCK | syscall.O_DIRECTORY
 )
 

@@ -15,6 +15,7 @@ const (
 	linkBeforeSwap = false
 
 	openFileFlags   = os.O_RDONLY
+	newFileFlags    = os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	openFolderFlags = os.O_RDONLY
 )
 

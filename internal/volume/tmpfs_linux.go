@@ -104,13 +104,36 @@ func (t Tmpfs) Inspect(target string) (Status, error) {
 	if err != nil {
 		return Status{}, err
 	}
-	f.Close()
+	defer f.Close()
 	if status.State == Mounted {
-		if status.Generation, err = generationOf(target); err != nil {
-			return Status{}, err
+		if status.Generation, err = currentAt(f); err != nil {
+			return Status{}, fmt.Errorf("inspecting target %s: %w", target, err)
 		}
 	}
 	return status, nil
+}
+
+// currentAt is volume.current with few system calls: every republish of kubelet asks.
+func currentAt(f *os.File) (string, error) {
+	var buf [unix.NAME_MAX + 1]byte
+	fd := int(f.Fd())
+	n, err := unix.Readlinkat(fd, dataLink, buf[:])
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // absent, or no link
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	name := string(buf[:n])
+	if !mayBeGeneration(name) {
+		return "", nil
+	}
+	var stat unix.Stat_t
+	err = unix.Fstatat(fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW)
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENAMETOOLONG) || err == nil && stat.Mode&unix.S_IFMT != unix.S_IFDIR {
+		return "", nil
+	}
+	return name, err
 }
 
 // inspectMount opens target as a place, which has no effect on what is there, and says what is mounted on it.
@@ -199,6 +222,3 @@ func readMounts() ([]mount, error) {
 	defer f.Close()
 	return parseMounts(f)
 }
-
-// handlePath names an open folder for system calls that only take a path.
-func handlePath(f *os.File) string { return "/proc/self/fd/" + strconv.Itoa(int(f.Fd())) }

@@ -94,7 +94,7 @@ func (v *volume) write(want *tree) (Change, error) {
 	now := current
 	if !same {
 		// Before the new one is written: in a tmpfs of bounded size half a generation may be what fills it.
-		v.removeStale(current)
+		v.removeStale(current, anyName)
 		if now, err = v.replace(current, want); err != nil {
 			return Change{}, hintFull(err)
 		}
@@ -105,7 +105,10 @@ func (v *volume) write(want *tree) (Change, error) {
 			return Change{}, err
 		}
 	}
-	change.Leftover = errors.Join(v.removeGeneration(current, now), v.removeStale(now), v.removeLinks(want.has))
+	if current != "" && current != now {
+		change.Leftover = v.removeTree(current) // whatever its name
+	}
+	change.Leftover = errors.Join(change.Leftover, v.removeStale(now, want.has))
 	return change, nil
 }
 
@@ -118,7 +121,7 @@ func (v *volume) replace(current string, want *tree) (name string, err error) {
 			return
 		}
 		// The error of the write matters; what cannot be taken back is a leftover for the next one.
-		v.removeStale(current)
+		v.removeStale(current, anyName)
 		for _, name := range linked {
 			v.root.Remove(name)
 		}
@@ -188,11 +191,16 @@ func (v *volume) readGeneration(name string) ([]provider.File, error) {
 	}
 	var files []provider.File
 	total := 0
-	err := v.walk(name, func(rel string, info fs.FileInfo) error {
+	gen, err := v.sub(name)
+	if err != nil {
+		return nil, err
+	}
+	defer gen.close()
+	err = gen.walk(func(rel string, info fs.FileInfo) error {
 		if info.IsDir() {
 			return nil
 		}
-		f, err := v.openFile(name + "/" + rel)
+		f, err := gen.openFile(rel, info)
 		if err != nil {
 			return err
 		}
