@@ -104,12 +104,20 @@ func (p *policyJSON) fill(now int64) {
 		p.X509.BasicConstraints = &constraintsJSON{}
 	}
 	if p.LifetimeActions == nil {
-		p.LifetimeActions = []lifetimeActionJSON{{Trigger: map[string]int{"lifetime_percentage": 80}, Action: map[string]string{"action_type": "AutoRenew"}}}
+		p.LifetimeActions = lifetime("AutoRenew")
+		if p.Issuer != nil && strings.EqualFold(p.Issuer.Name, "Unknown") {
+			p.LifetimeActions = lifetime("EmailContacts")
+		}
 	}
 	if p.Issuer == nil || p.Issuer.Name == "" {
 		p.Issuer = &issuerJSON{Name: "Self"}
 	}
 	p.Attributes = &policyAttrsJSON{Enabled: true, Created: now, Updated: now}
+}
+
+// lifetime is what happens, by default, when four fifths of a certificate's time have passed.
+func lifetime(action string) []lifetimeActionJSON {
+	return []lifetimeActionJSON{{Trigger: map[string]int{"lifetime_percentage": 80}, Action: map[string]string{"action_type": action}}}
 }
 
 // merge takes over the parts that in has.

@@ -181,7 +181,7 @@ func (in *Certificate) imported(value string) (*issued, error) {
 	if in.ContentType != "" && in.ContentType != contentType {
 		return nil, fmt.Errorf("contentType %q does not fit the file, which is %s", in.ContentType, contentType)
 	}
-	is.policy = &policyJSON{Secret: &secretPropsJSON{contentType}, Issuer: &issuerJSON{Name: "Unknown"}}
+	is.policy = &policyJSON{Secret: &secretPropsJSON{contentType}}
 	if in.Exportable != nil && !*in.Exportable {
 		is.policy.Key = &keyPropsJSON{Exportable: in.Exportable}
 		return is, nil

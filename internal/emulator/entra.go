@@ -78,9 +78,15 @@ func authorityKind(r *http.Request) string {
 }
 
 func (c *call) authorityHeaders(h http.Header) {
-	h.Set("Cache-Control", "no-store, no-cache")
-	h.Set("Pragma", "no-cache")
-	h.Set("Expires", "-1")
+	if c.kind == KindToken {
+		h.Set("Cache-Control", "no-store, no-cache")
+		h.Set("Pragma", "no-cache")
+		h.Set("Expires", "-1")
+	} else {
+		h.Set("Cache-Control", "max-age=86400, private")
+		h.Set("Access-Control-Allow-Methods", "GET, OPTIONS")
+		h.Set("Access-Control-Allow-Origin", "*")
+	}
 	h.Set("Strict-Transport-Security", "max-age=31536000; includeSubDomains")
 	h.Set("X-Content-Type-Options", "nosniff")
 	h.Set("x-ms-request-id", newGUID())
@@ -138,13 +144,15 @@ func (c *call) instanceDiscovery() *response {
 	if asked == nil {
 		return c.stsError(50049, "Unknown or invalid instance.")
 	}
-	var meta []instanceJSON
-	for _, cl := range c.s.clouds {
-		m := instanceJSON{cl.Authority, cl.Authority, append([]string{cl.Authority}, cl.Aliases...)}
-		if len(cl.Aliases) > 0 {
-			m.Cache = cl.Aliases[0]
-		}
-		meta = append(meta, m)
+	meta := []instanceJSON{
+		{"login.microsoftonline.com", "login.windows.net", []string{"login.microsoftonline.com", "login.windows.net", "login.microsoft.com", "sts.windows.net"}},
+		{"login.partner.microsoftonline.cn", "login.partner.microsoftonline.cn", []string{"login.partner.microsoftonline.cn", "login.chinacloudapi.cn"}},
+		{"login.microsoftonline.de", "login.microsoftonline.de", []string{"login.microsoftonline.de"}},
+		{"login.microsoftonline.us", "login.microsoftonline.us", []string{"login.microsoftonline.us", "login.usgovcloudapi.net"}},
+		{"login-us.microsoftonline.com", "login-us.microsoftonline.com", []string{"login-us.microsoftonline.com"}},
+	}
+	for _, cl := range c.s.clouds[len(clouds()):] {
+		meta = append(meta, instanceJSON{cl.Authority, cl.Authority, append([]string{cl.Authority}, cl.Aliases...)})
 	}
 	tenant, _, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
 	return jsonResponse(http.StatusOK, struct {
@@ -191,7 +199,9 @@ func (c *call) openID(t *tenant) *response {
 		Scopes: []string{"openid", "profile", "email", "offline_access"}, Issuer: base + "/v2.0",
 		UserInfo: "https://graph.microsoft.com/oidc/userinfo", Authorization: base + "/oauth2/v2.0/authorize",
 		DeviceAuthorization: base + "/oauth2/v2.0/devicecode", HTTPLogout: true, FrontchannelLogout: true, EndSession: base + "/oauth2/v2.0/logout",
-		Claims: []string{"sub", "iss", "aud", "exp", "iat", "tid", "ver"}, Kerberos: base + "/kerberos", Region: &region,
+		Claims: []string{"sub", "iss", "cloud_instance_name", "cloud_instance_host_name", "cloud_graph_host_name", "msgraph_host", "aud", "exp", "iat",
+			"auth_time", "acr", "nonce", "preferred_username", "name", "tid", "ver", "at_hash", "c_hash", "email"},
+		Kerberos: base + "/kerberos", Region: &region,
 		CloudInstance: "microsoftonline.com", CloudGraph: "graph.windows.net", Graph: "graph.microsoft.com", RBAC: "https://pas.windows.net",
 	})
 }

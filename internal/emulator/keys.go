@@ -34,7 +34,7 @@ func newKeyData(pub crypto.PublicKey, hsm bool, ops []string) (*keyData, error) 
 	switch k := pub.(type) {
 	case *rsa.PublicKey:
 		d.kty, d.n, d.e = "RSA", k.N.Bytes(), big.NewInt(int64(k.E)).Bytes()
-		if ops == nil {
+		if len(ops) == 0 {
 			d.ops = []string{"encrypt", "decrypt", "sign", "verify", "wrapKey", "unwrapKey"}
 		}
 	case *ecdsa.PublicKey:
@@ -44,7 +44,7 @@ func newKeyData(pub crypto.PublicKey, hsm bool, ops []string) (*keyData, error) 
 		}
 		half := (len(point) - 1) / 2
 		d.kty, d.crv, d.x, d.y = "EC", k.Curve.Params().Name, point[1:1+half], point[1+half:]
-		if ops == nil {
+		if len(ops) == 0 {
 			d.ops = []string{"sign", "verify"}
 		}
 	default:
@@ -100,7 +100,7 @@ func generateKeyData(kty, crv string, size int, ops []string) (*keyData, error) 
 }
 
 func orDefault(ops, fallback []string) []string {
-	if ops == nil {
+	if len(ops) == 0 {
 		return fallback
 	}
 	return ops

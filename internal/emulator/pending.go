@@ -4,8 +4,10 @@ import (
 	"crypto"
 	"crypto/rand"
 	"crypto/x509"
+	"crypto/x509/pkix"
 	"encoding/base64"
 	"fmt"
+	"math"
 	"net/http"
 	"strings"
 	"time"
@@ -105,9 +107,6 @@ func (c *call) importCertificate() (*material, *response) {
 	is.policy = p
 	is.describe(&attrs)
 	p.fill(v.now().Unix())
-	if p.Issuer.Name == "Self" && in.Policy == nil {
-		p.Issuer.Name = "Unknown"
-	}
 	if in.Password == "" && p.exportable() {
 		is.stored = strings.TrimSpace(in.Value)
 		if contentType == contentPEM {
@@ -140,10 +139,32 @@ func (is *issued) describe(attrs *attributesJSON) {
 		return
 	}
 	attrs.NotBefore, attrs.Expires = leaf.NotBefore.Unix(), leaf.NotAfter.Unix()
+	if p.Issuer == nil {
+		p.Issuer = &issuerJSON{Name: "Unknown"}
+	}
 	if p.X509 == nil {
-		p.X509 = &x509PropsJSON{Subject: leaf.Subject.String()}
+		p.X509 = &x509PropsJSON{Subject: subjectText(leaf.Subject), EKUs: []string{}, KeyUsage: []string{},
+			ValidityMonths: months(leaf.NotAfter.Sub(leaf.NotBefore)), BasicConstraints: &constraintsJSON{CA: leaf.IsCA}}
 	}
 }
+
+// months is a validity as the service counts it: a year has 365 days.
+func months(validity time.Duration) int {
+	return max(1, int(math.Round(validity.Hours()/24*12/365)))
+}
+
+// subjectText writes a name as the service does: the last part first, S for the state.
+func subjectText(n pkix.Name) string {
+	parts := strings.Split(n.ToRDNSequence().String(), ",")
+	for i, p := range parts {
+		if strings.HasPrefix(p, "ST=") {
+			parts[i] = "S" + p[2:]
+		}
+	}
+	return strings.Join(parts, ", ")
+}
+
+const needsMerge = "Pending certificate created. Please Perform Merge to complete the request."
 
 const inProgress = "Pending certificate created. Certificate request is in progress. This may take some time based on the issuer provider. Please check again later."
 
@@ -155,10 +176,11 @@ func (c *call) startPending(m *material) *response {
 	attrs := m.version.attrs
 	attrs.Enabled = false
 	o.pending = &pending{made: m, versionID: m.version.id, attrs: attrs, left: v.polls.pending, state: pendingJSON{
-		ID: v.url("certificates", o.name, "pending"), Issuer: *m.policy.Issuer, CSR: base64.StdEncoding.EncodeToString(m.csr),
+		ID: v.url("certificates", o.name, "pending"), Issuer: issuerJSON{Name: m.policy.Issuer.Name}, CSR: base64.StdEncoding.EncodeToString(m.csr),
 		Status: "inProgress", StatusDetails: inProgress, RequestID: newVersionID()}}
 	if strings.EqualFold(m.policy.Issuer.Name, "Unknown") {
 		o.pending.left = -1
+		o.pending.state.StatusDetails = needsMerge
 	}
 	answer := jsonResponse(http.StatusAccepted, o.pending.state)
 	answer.header.Set("Location", fmt.Sprintf("%s?api-version=%s&request_id=%s", o.pending.state.ID, c.api, o.pending.state.RequestID))
@@ -205,7 +227,7 @@ func (c *call) pending(o *object) *response {
 		}
 	}
 	answer := jsonResponse(http.StatusOK, p.state)
-	if p.state.Status == "inProgress" {
+	if p.state.Status == "inProgress" && c.route.method == http.MethodGet {
 		answer.header.Set("Retry-After", "10")
 	}
 	return answer
@@ -252,6 +274,7 @@ func (c *call) merge(o *object) *response {
 	v.complete(o)
 	answer := c.bundle(o, m.version, shape{})
 	answer.status = http.StatusCreated
+	answer.header.Set("Location", v.url("certificates", o.name, m.version.id)+"?api-version="+c.api)
 	return answer
 }
 

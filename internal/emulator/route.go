@@ -11,7 +11,7 @@ import (
 
 // apiVersions are those that the service is known to take, oldest first.
 func apiVersions() []string {
-	return []string{"7.0", "7.1", "7.2", "7.3", "7.4", "7.5", "7.6",
+	return []string{"7.0", "7.1", "7.2", "7.3-preview", "7.3", "7.4", "7.5", "7.6",
 		"2025-06-01-preview", "2025-07-01", "2026-01-01-preview", "2026-04-01"}
 }
 

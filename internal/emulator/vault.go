@@ -128,6 +128,9 @@ func (c *call) notFound() *response {
 func (c *call) actDeleted() *response {
 	v, rt := c.site.vault, c.route
 	o := v.deleted[rt.kind][strings.ToUpper(rt.name)]
+	if o == nil && rt.op == opRecover {
+		return c.notFound()
+	}
 	if o == nil || o.settles() {
 		return errorResponse(http.StatusNotFound, rt.kind.title()+"NotFound", "", fmt.Sprintf("Deleted %s not found: %s", rt.kind.title(), rt.name))
 	}
@@ -209,6 +212,10 @@ func (c *call) update(o *object) *response {
 		if part == nil {
 			continue
 		}
+		if o.kind == certificates && in.Attributes != nil {
+			// A certificate's dates are those of X.509: the service takes others and ignores them.
+			in.Attributes.NotBefore, in.Attributes.Expires = nil, nil
+		}
 		in.Attributes.apply(&part.attrs)
 		part.attrs.Updated = v.now().Unix()
 		if in.Tags != nil {
@@ -250,8 +257,12 @@ func (c *call) bundleJSON(o *object, ver *version, sh shape) any {
 		}
 		return b
 	case keys:
-		return keyJSON{deletedJSON: o.deletion, Key: ver.key.public(v.url("keys", o.name, ver.id)),
-			Attributes: v.attributes(ver.attrs, c.api), Tags: ver.tags, Managed: ver.managed, ReleasePolicy: ver.key.release}
+		b := keyJSON{deletedJSON: o.deletion, Key: ver.key.public(v.url("keys", o.name, ver.id)),
+			Attributes: v.attributes(ver.attrs, c.api), Tags: ver.tags, Managed: ver.managed}
+		if o.deletion == nil {
+			b.ReleasePolicy = ver.key.release
+		}
+		return b
 	}
 	return c.certificateBundle(o, ver, sh)
 }

@@ -118,8 +118,8 @@ type secretPropsJSON struct {
 type x509PropsJSON struct {
 	Subject          string           `json:"subject,omitempty"`
 	SANs             *sansJSON        `json:"sans,omitempty"`
-	EKUs             []string         `json:"ekus,omitempty"`
-	KeyUsage         []string         `json:"key_usage,omitempty"`
+	EKUs             []string         `json:"ekus,omitzero"`
+	KeyUsage         []string         `json:"key_usage,omitzero"`
 	ValidityMonths   int              `json:"validity_months,omitempty"`
 	BasicConstraints *constraintsJSON `json:"basic_constraints,omitempty"`
 }
