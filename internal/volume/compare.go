@@ -3,7 +3,6 @@ package volume
 import (
 	"bytes"
 	"errors"
-	"fmt"
 	"io"
 	"io/fs"
 	"os"
@@ -15,15 +14,12 @@ import (
 
 // compare says how the generation on disk differs from want. It holds one small buffer of content at a time. A generation
 // that cannot be compared (damaged, oversized, unreadable) is one that has to be replaced, not a failure.
-func (v *volume) compare(generation string, want *tree) (change Change, same bool, err error) {
+func (v *volume) compare(generation string, want *tree) (change Change, same bool) {
 	var changed []string // files, and folders as "folder/", whose content is the same but whose attributes are not
 	have := map[string]bool{}
-	if generation != "" {
-		same, err = true, nil
-		gen, err := v.sub(generation)
-		if err != nil {
-			return change, false, fmt.Errorf("comparing generation: %w", err)
-		}
+	gen, err := v.sub(generation)
+	if generation != "" && err == nil {
+		same = true
 		defer gen.close()
 		if info, err := gen.dir.Stat(); err != nil || !attributesMatch(info, folderMode, want.group) {
 			changed = append(changed, "")
@@ -47,9 +43,7 @@ func (v *volume) compare(generation string, want *tree) (change Change, same boo
 			}
 			return nil
 		})
-		if err != nil {
-			same = false
-		}
+		same = same && err == nil
 	}
 	for _, f := range want.files {
 		if !have[f.Path] {
@@ -64,7 +58,7 @@ func (v *volume) compare(generation string, want *tree) (change Change, same boo
 	}
 	slices.Sort(change.Updated)
 	slices.Sort(change.Removed)
-	return change, same && change.Empty() && len(changed) == 0, nil
+	return change, same && change.Empty() && len(changed) == 0
 }
 
 // equal reports whether the file on disk has the mode, group and bytes of want.
@@ -99,11 +93,15 @@ func sameBytes(r io.Reader, want []byte) bool {
 
 // readAll reads a file of about size bytes, and at most limit bytes.
 func readAll(f *os.File, size int64, limit int) ([]byte, error) {
+	errLarge := errors.New("content is larger than a volume can hold")
+	if size > int64(limit) {
+		return nil, errLarge
+	}
 	var b bytes.Buffer
-	b.Grow(int(min(size, int64(limit))) + bytes.MinRead)
+	b.Grow(int(size) + bytes.MinRead)
 	n, err := io.Copy(&b, io.LimitReader(f, int64(limit)+1))
 	if err == nil && n > int64(limit) {
-		err = errors.New("content is larger than a volume can hold")
+		err = errLarge
 	}
 	return b.Bytes(), err
 }

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"keymount/internal/provider"
@@ -17,6 +18,7 @@ type Folder struct{}
 // Mount makes target a folder that only its owner can enter (0700). An existing folder is taken if it is empty or already a
 // volume, belongs to the user of this process and is no symbolic link; what it holds otherwise is named in the error, of the kind Invalid.
 func (Folder) Mount(target string) error {
+	target = filepath.Clean(target)
 	info, err := os.Lstat(target)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := os.MkdirAll(target, 0o700); err != nil {
@@ -82,6 +84,7 @@ func (v *volume) foreignNames() ([]string, error) {
 // Unmount removes the volume and then the folder. What is not of the layout stays, is named in the error, and keeps the folder. Absent
 // is fine.
 func (Folder) Unmount(target string) error {
+	target = filepath.Clean(target)
 	v, err := openVolume(target)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
@@ -129,6 +132,7 @@ func (v *volume) erase() error {
 
 // Inspect says whether target is a volume. An error is a target that cannot be inspected, or is no folder.
 func (Folder) Inspect(target string) (Status, error) {
+	target = filepath.Clean(target)
 	info, err := os.Lstat(target)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Status{State: Absent}, nil

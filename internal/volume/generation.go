@@ -70,13 +70,16 @@ func (v *volume) writeFile(want *provider.File, group *int) (err error) {
 
 // swap points ..data at the generation, by one rename.
 func (v *volume) swap(generation string) error {
-	if err := v.removeTree(dataTemp); err != nil {
-		return fmt.Errorf("removing a leftover: %w", err)
+	temp := dataTemp
+	err := v.root.Symlink(generation, temp)
+	if errors.Is(err, fs.ErrExist) { // a leftover that could not be removed is no reason to fail
+		temp = newName()
+		err = v.root.Symlink(generation, temp)
 	}
-	if err := v.root.Symlink(generation, dataTemp); err != nil {
+	if err != nil {
 		return fmt.Errorf("making link ..data_tmp: %w", hintLink(err))
 	}
-	if err := v.renameOver(dataTemp, dataLink); err != nil {
+	if err := v.renameOver(temp, dataLink); err != nil {
 		return fmt.Errorf("swapping ..data: %w", err)
 	}
 	return nil
@@ -113,7 +116,7 @@ func (v *volume) link(name string, replace bool) (made bool, err error) {
 }
 
 // renameOver gives the link temp the name, whatever stands there. A file or link is replaced by one rename; a folder, which a rename
-// cannot replace, trades places with temp first, and is removed under that name.
+// cannot replace, trades places with temp, whose name lets it be removed with the other leftovers.
 func (v *volume) renameOver(temp, name string) error {
 	info, err := v.root.Lstat(name)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -122,10 +125,7 @@ func (v *volume) renameOver(temp, name string) error {
 	if err != nil || !info.IsDir() {
 		return v.renameLink(temp, name)
 	}
-	if err := v.exchange(temp, name); err != nil {
-		return err
-	}
-	return v.removeTree(temp)
+	return v.exchange(temp, name)
 }
 
 // exchangeByRename is for systems that cannot exchange two names at once: for the time between two renames name is missing.

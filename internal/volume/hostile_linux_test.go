@@ -133,7 +133,7 @@ func TestPlantingDuringWrites(t *testing.T) {
 		}
 	})
 	two := append(base(), file("n/deep/three", "5"))
-	for i := range 150 {
+	for i := range 100 {
 		files := base()
 		if i%2 == 0 {
 			files = two

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -38,6 +39,7 @@ type volume struct {
 
 // openVolume opens the folder at path, which must not be a symbolic link itself. The folders above are the caller's and are trusted.
 func openVolume(path string) (*volume, error) {
+	path = filepath.Clean(path) // a slash at the end would follow a link
 	info, err := os.Lstat(path)
 	if err != nil {
 		return nil, fmt.Errorf("opening volume: %w", err)
@@ -88,7 +90,7 @@ func (v *volume) current() (string, error) {
 
 // mayBeGeneration reports whether the target of ..data names something of the layout right below the volume's root.
 func mayBeGeneration(name string) bool {
-	return strings.HasPrefix(name, "..") && name != ".." && name != dataLink && name != dataTemp && !strings.ContainsAny(name, `/\`)
+	return strings.HasPrefix(name, "..") && len(name) <= maxComponent && name != ".." && name != dataLink && name != dataTemp && !strings.ContainsAny(name, `/\`)
 }
 
 // readlink returns the target of the link name, "" if name is absent or no link.

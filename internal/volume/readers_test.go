@@ -65,12 +65,12 @@ func TestReadersSeeWholeGenerations(t *testing.T) {
 	for range 3 {
 		<-started
 	}
-	for n := 1; n <= 300; n++ {
+	for n := 1; n <= 150; n++ {
 		mustWrite(t, root, numbered(n))
 	}
 	done.Store(true)
 	wg.Wait()
-	assertHolds(t, root, numbered(300))
+	assertHolds(t, root, numbered(150))
 }
 
 // readOnce resolves ..data and reads everything there. If the generation fell away meanwhile it was not the current one any more, and

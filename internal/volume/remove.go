@@ -9,8 +9,9 @@ import (
 )
 
 const (
-	maxLeftovers = 4096 // names that one pass over a target removes; the next write goes on
-	removeDepth  = 32   // levels that removeTree descends before it moves what is deeper up
+	maxLeftovers  = 4096      // names that one pass over a target removes; the next write goes on
+	removeDepth   = 32        // levels that removeTree descends before it moves what is deeper up
+	removeEntries = 1_000_000 // entries that one removeTree removes
 )
 
 // removeStale removes what writes that were killed left behind, and what a write no longer needs: every generation but keep,
@@ -62,49 +63,57 @@ var errEnough = errors.New("enough")
 // removeTree removes whatever name is, without following links and without crossing into a mount. Absent is fine.
 //
 // The tree may be deeper than any path can be: what lies deeper than removeDepth is moved to the top and removed from there, so that
-// handles and work stay bounded.
+// handles and work stay bounded. Somebody may go on filling the tree, so there is an end to it.
 func (v *volume) removeTree(name string) error {
-	pending := []string{name}
-	for len(pending) > 0 {
-		next := pending[len(pending)-1]
-		pending = pending[:len(pending)-1]
-		moveUp := func(below string) error {
-			up := newName()
-			pending = append(pending, up)
-			return v.root.Rename(next+"/"+below, up)
-		}
-		if err := v.removeLevel(next, "", removeDepth, moveUp); err != nil {
+	r := removal{top: v, pending: []string{name}, budget: removeEntries}
+	for len(r.pending) > 0 {
+		r.tree = r.pending[len(r.pending)-1]
+		r.pending = r.pending[:len(r.pending)-1]
+		if err := r.remove(v, r.tree, ""); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// removeLevel removes the entry name of v, which lies at the path below in the tree, down to depth levels; moveUp gets the rest.
-func (v *volume) removeLevel(name, below string, depth int, moveUp func(below string) error) error {
-	if err := v.root.Remove(name); err == nil || errors.Is(err, fs.ErrNotExist) {
+// A removal is one call of removeTree.
+type removal struct {
+	top     *volume
+	tree    string   // the top-level name that is being removed
+	pending []string // top-level names to go on with
+	budget  int      // entries that may still be removed
+}
+
+// remove removes the entry name of dir, which lies at the path below in r.tree.
+func (r *removal) remove(dir *volume, name, below string) error {
+	if r.budget--; r.budget < 0 {
+		return fmt.Errorf("there are more than %d entries", removeEntries)
+	}
+	if err := dir.root.Remove(name); err == nil || errors.Is(err, fs.ErrNotExist) {
 		return nil
-	} else if info, serr := v.root.Lstat(name); serr != nil || !info.IsDir() {
+	} else if info, serr := dir.root.Lstat(name); serr != nil || !info.IsDir() {
 		return ignoreAbsent(err)
 	}
-	if depth == 0 {
-		return moveUp(below)
+	if strings.Count(below, "/") == removeDepth {
+		up := newName()
+		r.pending = append(r.pending, up)
+		return r.top.root.Rename(r.tree+below, up)
 	}
-	dir, err := v.subToEmpty(name)
+	sub, err := dir.subToEmpty(name)
 	if err != nil {
 		return ignoreAbsent(err)
 	}
-	defer dir.close()
+	defer sub.close()
 	for {
-		names, err := dir.someNames()
+		names, err := sub.someNames()
 		if err != nil {
 			return err
 		}
 		if len(names) == 0 {
-			return ignoreAbsent(v.root.Remove(name))
+			return ignoreAbsent(dir.root.Remove(name))
 		}
 		for _, child := range names {
-			if err := dir.removeLevel(child, strings.TrimPrefix(below+"/"+child, "/"), depth-1, moveUp); err != nil {
+			if err := r.remove(sub, child, below+"/"+child); err != nil {
 				return err
 			}
 		}

@@ -17,6 +17,7 @@ import (
 // it: a volume of upstream's driver is taken over without a remount. A target that is a symbolic link, no folder, or
 // has something else mounted is refused. On failure a folder that Mount made is removed.
 func (t Tmpfs) Mount(target string) (err error) {
+	target = filepath.Clean(target) // a slash at the end would follow a link
 	made, err := makeTarget(target)
 	if err != nil {
 		return err
@@ -97,6 +98,7 @@ func makeTarget(target string) (made bool, err error) {
 // Inspect says what is at target by asking the kernel about the folder itself. A symbolic link and anything else that is no
 // folder are errors.
 func (t Tmpfs) Inspect(target string) (Status, error) {
+	target = filepath.Clean(target)
 	f, status, err := inspectMount(target)
 	if errors.Is(err, fs.ErrNotExist) {
 		return Status{State: Absent}, nil

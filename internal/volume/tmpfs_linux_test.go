@@ -227,6 +227,7 @@ func TestRootForeignMountsKeepTheirContent(t *testing.T) {
 	must(t, os.MkdirAll(tmp+"/folder", 0o755))
 	for name, below := range map[string]string{
 		"at the target": "", "below": "/x", "in a leftover generation": "/..2024_01_01_00_00_00.1/n", "in the generation's way": "/a",
+		"in ..data": "/..data/x", "at ..data_tmp": "/..data_tmp",
 	} {
 		t.Run(name, func(t *testing.T) {
 			out, assertUntouched := outside(t)
@@ -300,14 +301,14 @@ func TestRootTargetThatIsALink(t *testing.T) {
 	must(t, os.Symlink("nowhere", dangling))
 	plain := filepath.Join(t.TempDir(), "file")
 	must(t, os.WriteFile(plain, nil, 0o600))
-	for _, name := range []string{link, dangling, plain} {
+	for _, name := range []string{link, link + "/", dangling, plain} {
 		_, err := volume.Tmpfs{}.Inspect(name)
 		for what, err := range map[string]error{"mount": volume.Tmpfs{}.Mount(name), "unmount": volume.Tmpfs{}.Unmount(name), "inspect": err} {
 			if err == nil || !strings.Contains(err.Error(), "left alone") {
 				t.Errorf("%s of %s: %v", what, name, err)
 			}
 		}
-		if _, err := os.Lstat(name); err != nil {
+		if _, err := os.Lstat(strings.TrimSuffix(name, "/")); err != nil {
 			t.Error(err)
 		}
 	}

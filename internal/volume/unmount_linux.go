@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -19,6 +20,7 @@ const maxStacked = 256
 //
 // Files of the layout are removed before the mount is, because a copy of the mount in another namespace would keep them.
 func (t Tmpfs) Unmount(target string) error {
+	target = filepath.Clean(target)
 	for range maxStacked {
 		f, status, err := inspectMount(target)
 		if errors.Is(err, fs.ErrNotExist) {
@@ -38,7 +40,7 @@ func (t Tmpfs) Unmount(target string) error {
 			return err
 		}
 	}
-	return fmt.Errorf("unmounting %s: more than %d mounts are stacked there", target, maxStacked)
+	return fmt.Errorf("unmounting %s: it is still mounted after %d unmounts", target, maxStacked)
 }
 
 // eraseTarget is best effort: what it cannot remove goes with the mount.

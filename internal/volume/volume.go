@@ -87,10 +87,7 @@ func (v *volume) write(want *tree) (Change, error) {
 	if err != nil {
 		return Change{}, err
 	}
-	change, same, err := v.compare(current, want)
-	if err != nil {
-		return Change{}, err
-	}
+	change, same := v.compare(current, want)
 	now := current
 	if !same {
 		// Before the new one is written: in a tmpfs of bounded size half a generation may be what fills it.

@@ -98,11 +98,16 @@ func TestModeZero(t *testing.T) {
 // What is compared is what is on disk, not what was written last.
 func TestDamageOnDiskIsRepaired(t *testing.T) {
 	for name, damage := range map[string]func(data, root string) error{
-		"bytes":              func(data, _ string) error { return os.WriteFile(data+"/a", []byte("X"), 0o644) },
-		"mode":               func(data, _ string) error { return os.Chmod(data+"/a", 0o666) },
-		"setuid":             func(data, _ string) error { return os.Chmod(data+"/a", 0o644|os.ModeSetuid) },
-		"mode of a folder":   func(data, _ string) error { return os.Chmod(data+"/n", 0o777) },
-		"mode of the data":   func(data, _ string) error { return os.Chmod(data, 0o700) },
+		"bytes":            func(data, _ string) error { return os.WriteFile(data+"/a", []byte("X"), 0o644) },
+		"mode":             func(data, _ string) error { return os.Chmod(data+"/a", 0o666) },
+		"setuid":           func(data, _ string) error { return os.Chmod(data+"/a", 0o644|os.ModeSetuid) },
+		"mode of a folder": func(data, _ string) error { return os.Chmod(data+"/n", 0o777) },
+		"mode of the data": func(data, _ string) error { return os.Chmod(data, 0o700) },
+		"data unlistable":  func(data, _ string) error { return os.Chmod(data, 0) },
+		"..data is too long": func(_, root string) error {
+			os.Remove(root + "/..data")
+			return os.Symlink(".."+strings.Repeat("x", 300), root+"/..data")
+		},
 		"file missing":       func(data, _ string) error { return os.Remove(data + "/a") },
 		"foreign file":       func(data, _ string) error { return os.WriteFile(data+"/x", nil, 0o644) },
 		"foreign folder":     func(data, _ string) error { return os.Mkdir(data+"/x", 0o755) },
