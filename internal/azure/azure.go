@@ -7,7 +7,6 @@
 package azure
 
 import (
-	"fmt"
 	"log/slog"
 	"net/http"
 	"time"
@@ -67,7 +66,7 @@ var _ provider.Provider = (*Provider)(nil)
 // New returns a Provider. The error is about the configuration: a cloud that does not exist.
 func New(cfg Config) (*Provider, error) {
 	if err := params.CheckCloudName(cfg.CloudName); err != nil {
-		return nil, fmt.Errorf("failed validating default cloud environment: %w", err)
+		return nil, err
 	}
 	if cfg.Transport == nil {
 		cfg.Transport = identity.NewTransport()

@@ -13,6 +13,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"keymount/internal/azure/encode"
 	"keymount/internal/azure/identity"
 	"keymount/internal/azure/params"
 	"keymount/internal/provider"
@@ -22,8 +23,19 @@ import (
 // bounded one by one only, and the vault may be the class author's own.
 const maxBundle = 64 << 20
 
+// maxWork bounds the rounds of key derivation for the certificates of one bundle: some seconds for somebody who means ill,
+// and a thousand certificates as Key Vault and OpenSSL write them.
+const maxWork = 20_000_000
+
+// maxSaid bounds the failures and the warnings of one call.
+const maxSaid = 100
+
 // Fetch implements provider.Provider.
 func (p *Provider) Fetch(ctx context.Context, req *provider.Request) (*provider.Bundle, error) {
+	return guarded(p.log, func() (*provider.Bundle, error) { return p.fetch(ctx, req) })
+}
+
+func (p *Provider) fetch(ctx context.Context, req *provider.Request) (*provider.Bundle, error) {
 	spec, err := p.parse(req)
 	if err != nil {
 		return nil, err
@@ -43,7 +55,7 @@ func (p *Provider) Fetch(ctx context.Context, req *provider.Request) (*provider.
 	if err != nil {
 		return nil, err
 	}
-	m := &mount{Provider: p, spec: spec, who: who, mode: req.DefaultMode}
+	m := &mount{Provider: p, spec: spec, who: who, mode: req.DefaultMode, work: encode.NewBudget(maxWork)}
 	parts, err := m.readAll(ctx)
 	if err != nil {
 		return nil, err
@@ -59,6 +71,9 @@ func (p *Provider) Fetch(ctx context.Context, req *provider.Request) (*provider.
 	}
 	if err := conflicting(claims); err != nil {
 		return nil, err
+	}
+	if more := len(bundle.Warnings) - maxSaid; more > 0 {
+		bundle.Warnings = append(bundle.Warnings[:maxSaid:maxSaid], fmt.Sprintf("there are %d more warnings", more))
 	}
 	return bundle, nil
 }
@@ -107,6 +122,7 @@ type mount struct {
 	who  *identity.Credential
 	mode fs.FileMode
 	size atomic.Int64 // bytes of contents so far
+	work *encode.Budget
 	stop context.CancelCauseFunc
 }
 
@@ -166,25 +182,32 @@ func (m *mount) readObject(ctx context.Context, o *params.Object) ([]part, error
 	return parts, joined(errs)
 }
 
-// inParallel calls do for 0 to n-1 at the same time and returns what each returned. A panic becomes an error: it would
-// otherwise end the process, for every pod of the node. What was thrown may hold anything and is not repeated.
+// inParallel calls do for 0 to n-1 at the same time and returns what each returned.
 func inParallel[T any](log *slog.Logger, n int, do func(i int) (T, error)) ([]T, []error) {
 	values, errs := make([]T, n), make([]error, n)
 	var group sync.WaitGroup
 	for i := range n {
-		group.Go(func() {
-			defer func() {
-				if thrown := recover(); thrown != nil {
-					log.Error("reading an object panicked", "panic", panicText(thrown), "stack", string(debug.Stack()))
-					errs[i] = &provider.Error{Kind: provider.Internal, Message: "the Azure provider has a defect that this request brought out",
-						Remedy: "its log has the stack: report it to its maintainers"}
-				}
-			}()
-			values[i], errs[i] = do(i)
-		})
+		group.Go(func() { values[i], errs[i] = guarded(log, func() (T, error) { return do(i) }) })
 	}
 	group.Wait()
 	return values, errs
+}
+
+// guarded turns a panic of do into an error: it would otherwise end the process, for every pod of the node. What was thrown
+// may hold anything and is not repeated.
+func guarded[T any](log *slog.Logger, do func() (T, error)) (value T, err error) {
+	defer func() {
+		if thrown := recover(); thrown != nil {
+			log.Error("a mount panicked", "panic", panicText(thrown), "stack", string(debug.Stack()))
+			var none T
+			value, err = none, &provider.Error{
+				Kind:    provider.Internal,
+				Message: "the Azure provider has a defect that this request brought out",
+				Remedy:  "its log has the stack: report it to its maintainers",
+			}
+		}
+	}()
+	return do()
 }
 
 func panicText(thrown any) string {
@@ -209,11 +232,14 @@ func joined(errs []error) error {
 			all = append(all, e)
 		}
 	}
-	switch len(all) {
-	case 0:
+	switch {
+	case len(all) == 0:
 		return nil
-	case 1:
+	case len(all) == 1:
 		return all[0]
+	case len(all) > maxSaid:
+		rest := all[maxSaid:]
+		all = append(all[:maxSaid:maxSaid], &provider.Error{Kind: provider.KindOf(rest), Message: fmt.Sprintf("%d more objects failed", len(rest))})
 	}
 	return all
 }

@@ -3,14 +3,15 @@ package azure_test
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"maps"
 	"os"
-	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"keymount/internal/azure"
+	"keymount/internal/azure/identity"
 	"keymount/internal/emulator"
 	"keymount/internal/emulator/emulatortest"
 	"keymount/internal/provider"
@@ -277,72 +278,6 @@ func TestBundlesAreBounded(t *testing.T) {
 	r.fails(t, r.request(array(entries...)), provider.Invalid, "larger than 67108864 bytes together", vaultName)
 }
 
-func TestCloudFiles(t *testing.T) {
-	t.Parallel()
-	folder, elsewhere := t.TempDir(), t.TempDir()
-	const content = `{"name":"AzureStackCloud","activeDirectoryEndpoint":"https://login.microsoftonline.com/","keyVaultDNSSuffix":"vault.azure.net"}`
-	write := func(path, content string) string {
-		if err := os.WriteFile(path, []byte(content), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	inside := write(filepath.Join(folder, "stack.json"), content)
-	secret := write(filepath.Join(elsewhere, "token"), content)
-	operators := write(filepath.Join(elsewhere, "operator.json"), content)
-	for name, target := range map[string]string{"out": secret, "in": "stack.json"} {
-		if err := os.Symlink(target, filepath.Join(folder, name)); err != nil {
-			t.Fatal(err)
-		}
-	}
-	e := emulatortest.Start(t, emulatortest.DefaultSeed(vaultName))
-	r := startWith(t, e, func(cfg *azure.Config) { cfg.CloudFolder = folder })
-	r.PutSecret(vaultName, "one", "1")
-	ask := func(name string) *provider.Request {
-		req := r.request(array(entry("secret", "one")))
-		req.Parameters["cloudName"], req.Parameters["cloudEnvFileName"] = "AzureStackCloud", name
-		return req
-	}
-	row(t, "1.4/cloudEnvFileName", func(t *testing.T) {
-		for _, name := range []string{"stack.json", inside, "in"} {
-			if _, err := r.Fetch(t.Context(), ask(name)); err != nil {
-				t.Errorf("%s: %v", name, err)
-			}
-		}
-		before := e.Requests().Total()
-		for _, name := range []string{secret, operators, "/etc/passwd", "out", "../" + filepath.Base(elsewhere) + "/token", "absent.json", ".", folder, ""} {
-			r.fails(t, ask(name), provider.Invalid, "parameters.cloudEnvFileName: cloudName AzureStackCloud is not valid, error: ")
-		}
-		if e.Requests().Total() != before {
-			t.Error("a class without a permitted file asked somebody")
-		}
-		if name, set := os.LookupEnv("AZURE_ENVIRONMENT_FILEPATH"); set {
-			t.Errorf("the environment names %s", name)
-		}
-	})
-	t.Run("the operator's file", func(t *testing.T) {
-		own := startWith(t, e, func(cfg *azure.Config) { cfg.CloudFile = operators })
-		for _, name := range []string{"", operators} {
-			if _, err := own.Fetch(t.Context(), ask(name)); err != nil {
-				t.Errorf("%q: %v", name, err)
-			}
-		}
-		own.fails(t, ask(secret), provider.Invalid, "open token: not in the folder of cloud files")
-		own.fails(t, ask(inside), provider.Invalid, "not in the folder of cloud files")
-	})
-}
-
-func TestConfig(t *testing.T) {
-	t.Parallel()
-	_, err := azure.New(azure.Config{CloudName: "Moon"})
-	if err == nil || !strings.Contains(err.Error(), "failed validating default cloud environment: cloudName Moon is not valid") {
-		t.Errorf("got %v", err)
-	}
-	if _, err := azure.New(azure.Config{}); err != nil {
-		t.Error(err)
-	}
-}
-
 // One identity that is refused fails every object and is said once.
 func TestRefusedIdentityIsSaidOnce(t *testing.T) {
 	t.Parallel()
@@ -384,5 +319,41 @@ func TestParametersAreNotChanged(t *testing.T) {
 	}
 	if !maps.Equal(before, req.Parameters) {
 		t.Error("the parameters were changed")
+	}
+}
+
+type panicking struct{}
+
+func (panicking) Credential(context.Context, *provider.Request, identity.Spec) (*identity.Credential, error) {
+	panic("with hidden-value")
+}
+
+func TestPanicsEndTheCallOnly(t *testing.T) {
+	t.Parallel()
+	var log strings.Builder
+	r := start(t, func(cfg *azure.Config) {
+		cfg.Identity = panicking{}
+		cfg.Logger = slog.New(slog.NewTextHandler(&log, nil))
+	})
+	b, err := r.inner.Fetch(t.Context(), r.request(array(entry("secret", "one"))))
+	if b != nil || provider.KindOf(err) != provider.Internal || !strings.Contains(fmt.Sprint(err), "has a defect") {
+		t.Errorf("got %v, %v", b, err)
+	}
+	if !strings.Contains(log.String(), "panicking") || strings.Contains(log.String()+err.Error(), "hidden-value") {
+		t.Errorf("the log has no stack, or the panic's value: %s", log.String())
+	}
+}
+
+func TestFailuresAreBounded(t *testing.T) {
+	t.Parallel()
+	r := start(t)
+	var entries []string
+	for i := range 150 {
+		entries = append(entries, entry("secret", fmt.Sprintf("absent%d", i)))
+	}
+	_, err := r.inner.Fetch(t.Context(), r.request(array(entries...)))
+	all := provider.ErrorsOf(err)
+	if len(all) != 101 || all[100].Message != "50 more objects failed" || all[100].Kind != provider.NotFound {
+		t.Errorf("%d failures, the last is %v", len(all), all[len(all)-1])
 	}
 }

@@ -86,6 +86,7 @@ func (m *mount) secret(o *params.Object, s *vault.Secret) (encode.Files, error) 
 		KeepPFX:    o.Format == params.PFX,
 		OrderChain: m.cfg.ConstructPEMChain,
 		Split:      m.cfg.WriteCertAndKeyInSeparateFiles,
+		Budget:     m.work,
 	}
 	switch o.Encoding {
 	case params.Hex:

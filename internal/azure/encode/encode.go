@@ -47,6 +47,8 @@ type Options struct {
 	OrderChain bool
 	// Split asks for the certificates and the key on their own as well.
 	Split bool
+	// Budget bounds the work on this and other secrets together; nil bounds each alone.
+	Budget *Budget
 }
 
 // Files are the contents of the files that one secret becomes.
@@ -94,7 +96,7 @@ func (s Secret) fromPEM(opt Options) (Files, error) {
 }
 
 func (s Secret) fromPFX(opt Options) (Files, error) {
-	text, warnings, err := pfxToPEM(s.Value, opt.OrderChain)
+	text, warnings, err := pfxToPEM(s.Value, opt)
 	if err != nil {
 		return Files{}, err
 	}
@@ -120,7 +122,7 @@ func (s Secret) keepPFX(opt Options) (Files, error) {
 	if !opt.Split {
 		return f, nil
 	}
-	text, warnings, err := pfxToPEM(s.Value, opt.OrderChain)
+	text, warnings, err := pfxToPEM(s.Value, opt)
 	if err != nil {
 		f.Warnings = []string{"the PFX file was not split into certificate and key: " + err.Error()}
 		return f, nil

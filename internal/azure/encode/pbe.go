@@ -14,10 +14,11 @@ import (
 	"encoding/asn1"
 	"errors"
 	"hash"
+	"sync/atomic"
 )
 
-// maxWork is how many rounds of key derivation one file may ask for in all: some seconds of the slowest core at worst. The
-// service writes 2,000 for each of three derivations, OpenSSL 2,048, and careful people 600,000.
+// maxWork is how many rounds of key derivation one file may ask for in all, some tenths of a second of work. The service
+// writes 2,000 for each of its derivations and OpenSSL 2,048; more would protect nothing under an empty password.
 const maxWork = 2_000_000
 
 var (
@@ -25,11 +26,25 @@ var (
 	errAlgorithm = errors.New("it is encrypted in a way that is not known here")
 )
 
+// A Budget bounds the work on many files together. It may be used from any number of goroutines.
+type Budget struct{ left atomic.Int64 }
+
+// NewBudget returns a budget for so many rounds of key derivation. A file as Key Vault writes it takes about 20,000.
+func NewBudget(rounds int64) *Budget {
+	b := &Budget{}
+	b.left.Store(rounds)
+	return b
+}
+
 // work counts rounds over both tries of a file.
-type work struct{ rounds int }
+type work struct {
+	rounds int
+	budget *Budget // may be nil
+}
 
 func (w *work) spend(iterations, blocks int) error {
-	if iterations < 1 || iterations > maxWork || w.rounds+iterations*blocks > maxWork {
+	if iterations < 1 || iterations > maxWork || w.rounds+iterations*blocks > maxWork ||
+		w.budget != nil && w.budget.left.Add(-int64(iterations*blocks)) < 0 {
 		w.rounds = maxWork + 1
 		return errWork
 	}

@@ -21,6 +21,9 @@ const (
 	maxPFX   = 1 << 20 // bytes; Key Vault's own limit for a secret is 25 KB
 	maxBags  = 256
 	maxDepth = 4 // of safes within safes
+	maxKeys  = 8
+	// maxKeySize is in bytes, a little more than RSA of 8192 bits takes. To read a larger one takes seconds.
+	maxKeySize = 5000
 )
 
 // Object identifiers of RFC 7292.
@@ -85,12 +88,12 @@ type store struct {
 }
 
 // pfxToPEM converts base64 of PKCS #12 without a password: the keys first, as PKCS #8, then the certificates.
-func pfxToPEM(value []byte, orderChain bool) (text []byte, warnings []string, err error) {
+func pfxToPEM(value []byte, opt Options) (text []byte, warnings []string, err error) {
 	der, err := decode(value, Base64)
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading PKCS #12: %w", err)
 	}
-	s, err := readPFX(der)
+	s, err := readPFX(der, &work{budget: opt.Budget})
 	if err != nil {
 		return nil, nil, fmt.Errorf("reading PKCS #12: %w", err)
 	}
@@ -100,7 +103,7 @@ func pfxToPEM(value []byte, orderChain bool) (text []byte, warnings []string, er
 	if len(s.certificates) == 0 {
 		warnings = append(warnings, "the PKCS #12 file holds a key and no certificate")
 	}
-	if orderChain {
+	if opt.OrderChain {
 		var complete bool
 		if s.certificates, complete = chain(s.certificates, s.keys); !complete {
 			warnings = append(warnings,
@@ -122,7 +125,7 @@ var errPassword = errors.New("it is damaged, or protected by a password; Key Vau
 
 // readPFX reads a file whose password is empty, which writers express in two ways: as a string of no characters with its
 // final zero, or as no bytes at all.
-func readPFX(der []byte) (*store, error) {
+func readPFX(der []byte, w *work) (*store, error) {
 	if len(der) > maxPFX {
 		return nil, fmt.Errorf("it is larger than %d bytes", maxPFX)
 	}
@@ -137,7 +140,6 @@ func readPFX(der []byte) (*store, error) {
 	if err := parse(pdu.AuthSafe.Content.Bytes, &authSafe); err != nil {
 		return nil, err
 	}
-	w := &work{}
 	var err error
 	for _, password := range [][]byte{{0, 0}, nil} {
 		r := &reader{work: w, password: password}
@@ -251,7 +253,7 @@ func (r *reader) safe(content []byte, depth int) error {
 func (r *reader) bag(bag safeBag, depth int) error {
 	switch bag.ID.String() {
 	case oidKeyBag:
-		r.store.keys = append(r.store.keys, canonicalKey(bag.Value.Bytes))
+		return r.key(bag.Value.Bytes)
 	case oidShroudedKey:
 		var k shroudedKey
 		if err := parse(bag.Value.Bytes, &k); err != nil {
@@ -261,11 +263,7 @@ func (r *reader) bag(bag safeBag, depth int) error {
 		if err != nil {
 			return err
 		}
-		var any asn1.RawValue
-		if parse(key, &any) != nil {
-			return errPassword
-		}
-		r.store.keys = append(r.store.keys, canonicalKey(key))
+		return r.key(key)
 	case oidCertBag:
 		var c certBag
 		if err := parse(bag.Value.Bytes, &c); err != nil {
@@ -277,6 +275,18 @@ func (r *reader) bag(bag safeBag, depth int) error {
 	case oidSafeContents:
 		return r.safe(bag.Value.Bytes, depth+1)
 	}
+	return nil
+}
+
+func (r *reader) key(pkcs8 []byte) error {
+	var value asn1.RawValue
+	if parse(pkcs8, &value) != nil {
+		return errPassword
+	}
+	if len(r.store.keys) == maxKeys || len(pkcs8) > maxKeySize {
+		return fmt.Errorf("it holds more than %d keys, or one larger than %d bytes", maxKeys, maxKeySize)
+	}
+	r.store.keys = append(r.store.keys, canonicalKey(pkcs8))
 	return nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/pem"
 	"fmt"
+	"slices"
 	"strings"
 	"testing"
 
@@ -158,6 +159,39 @@ func TestPFXRefused(t *testing.T) {
 	}
 	_, err := encode.Secret{Value: []byte("not base64!"), ContentType: "application/x-pkcs12", OfCertificate: true}.Do(encode.Options{})
 	if err == nil || !strings.Contains(err.Error(), "illegal base64 data at input byte 3") {
+		t.Errorf("got %v", err)
+	}
+}
+
+// A class may name a thousand files; together they get no more time than a few of them alone.
+func TestBudgetIsShared(t *testing.T) {
+	t.Parallel()
+	pair := encodetest.Make(t, encodetest.Template{Name: "x"})
+	pfx := encodetest.PFX(t, pair.Key, certs(pair), "-iter", "10000")
+	budget := encode.NewBudget(200_000)
+	worked := 0
+	for range 10 {
+		_, err := secretOf(pfx).Do(encode.Options{Budget: budget})
+		if err == nil {
+			worked++
+		} else if !strings.Contains(err.Error(), "more rounds of key derivation") {
+			t.Fatal(err)
+		}
+	}
+	if worked == 0 || worked == 10 {
+		t.Errorf("%d of 10 files were read", worked)
+	}
+}
+
+func TestPFXOfTooManyOrTooLargeKeys(t *testing.T) {
+	t.Parallel()
+	pair := encodetest.Make(t, encodetest.Template{Name: "x"})
+	one := pfxInOrder(t, pair.Key, certs(pair))
+	eight, nine := slices.Repeat([][]byte{one}, 8), slices.Repeat([][]byte{one}, 9)
+	if got := convert(t, mergePFX(t, eight...)).Whole; bytes.Count(got, []byte("BEGIN PRIVATE")) != 8 {
+		t.Errorf("got\n%s", got)
+	}
+	if _, err := secretOf(mergePFX(t, nine...)).Do(encode.Options{}); err == nil || !strings.Contains(err.Error(), "more than 8 keys") {
 		t.Errorf("got %v", err)
 	}
 }

@@ -23,7 +23,15 @@ func (p *parser) objects() []Object {
 		return nil
 	}
 	objects, reads := make([]Object, 0, len(entries)), 0
+	text := 0
 	for i, node := range entries {
+		if node = follow(node); node.Kind == yaml.ScalarNode {
+			text += len(node.Value)
+		}
+		if text > maxObjectsText {
+			p.problem("parameters.objects.array", "write the entries without aliases", "the entries are larger than %d bytes together", maxObjectsText)
+			return nil
+		}
 		raw, ok := p.decode(i, node)
 		if !ok {
 			continue
@@ -91,7 +99,6 @@ func (p *parser) entries() ([]*yaml.Node, bool) {
 
 // decode returns an entry of the array as written.
 func (p *parser) decode(index int, node *yaml.Node) (*rawObject, bool) {
-	node = follow(node)
 	fail := func(err string) (*rawObject, bool) {
 		p.problem(entryPath(index), "write the entry as a map with objectName and objectType",
 			"unmarshal failed for keyVaultObjects at index %d, error: %s", index, err)
@@ -110,19 +117,47 @@ func (p *parser) decode(index int, node *yaml.Node) (*rawObject, bool) {
 	if node.Kind != yaml.MappingNode && node.Tag != "!!null" {
 		return fail(notA(node, "a map"))
 	}
+	if why := tooMuch(node); why != "" {
+		return fail(why)
+	}
 	raw := &rawObject{}
 	if err := node.Decode(raw); err != nil {
 		return fail(yamlText(err))
 	}
 	for i := 0; i+1 < len(node.Content); i += 2 {
-		if key := node.Content[i].Value; key != "" {
-			if known, ok := slip(key, objectFields()); ok {
-				p.warn("%s.%s is not a field and was ignored; did you mean %s?", entryPath(index), show(key), known)
-			}
+		key := node.Content[i]
+		if known, ok := slip(key.Value, objectFields()); ok && key.Tag != "!!merge" {
+			p.warn("%s.%s is not a field and was ignored; did you mean %s?", entryPath(index), show(key.Value), known)
 		}
 	}
 	raw.trim()
 	return raw, true
+}
+
+// tooMuch says what is wrong with an entry that would be long work for the library: it compares every key with every other,
+// and works through what is merged for every entry anew.
+func tooMuch(entry *yaml.Node) string {
+	if len(entry.Content) > 2*maxFields {
+		return fmt.Sprintf("it has more than %d fields", maxFields)
+	}
+	for i := 0; i+1 < len(entry.Content); i += 2 {
+		if entry.Content[i].Tag != "!!merge" {
+			continue
+		}
+		merged := follow(entry.Content[i+1])
+		if merged.Kind != yaml.MappingNode {
+			return "only one map can be merged into it"
+		}
+		if len(merged.Content) > 2*maxFields {
+			return fmt.Sprintf("more than %d fields are merged into it", maxFields)
+		}
+		for j := 0; j+1 < len(merged.Content); j += 2 {
+			if merged.Content[j].Tag == "!!merge" {
+				return "what is merged into it merges something itself"
+			}
+		}
+	}
+	return ""
 }
 
 // follow returns what an alias stands for.
@@ -134,7 +169,7 @@ func follow(n *yaml.Node) *yaml.Node {
 }
 
 func meant(keys []string, known string) string {
-	for _, k := range keys {
+	for _, k := range keys[:min(len(keys), maxFields)] {
 		if _, ok := slip(k, []string{known}); ok {
 			return "; did you mean array where it says " + show(k) + "?"
 		}

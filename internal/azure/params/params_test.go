@@ -327,15 +327,26 @@ func TestFilePermission(t *testing.T) {
 
 // A class that multiplies, by aliases or by sheer size, is refused at once rather than worked through.
 func TestBombs(t *testing.T) {
+	var keys strings.Builder
+	for i := range 20000 {
+		fmt.Fprintf(&keys, "k%d: x, ", i)
+	}
+	many := keys.String()
 	bombs := map[string]string{
 		"aliases": "a: &a [x,x,x,x,x,x,x,x,x]\nb: &b [*a,*a,*a,*a,*a,*a,*a,*a,*a]\nc: &c [*b,*b,*b,*b,*b,*b,*b,*b,*b]\nd: &d [*c,*c,*c,*c,*c,*c,*c,*c]\n" +
 			"e: &e [*d,*d,*d,*d,*d,*d,*d,*d]\nf: &f [*e,*e,*e,*e,*e,*e,*e,*e]\narray: [*f,*f,*f,*f,*f,*f]\n",
-		"merges":  "a: &a {x: 1}\narray:\n" + strings.Repeat("- {<<: *a, objectName: n, objectType: [1]}\n", 500),
-		"depth":   "array: " + strings.Repeat("[", 100000),
-		"objects": "array:\n" + strings.Repeat("- |\n  objectName: a\n  objectType: secret\n", 1001),
-		"history": "array:\n" + strings.Repeat("- {objectName: a, objectType: secret, objectVersionHistory: 500}\n", 5),
-		"size":    "array: [" + strings.Repeat("x", 1<<20) + "]",
-		"self":    "array: &a [*a]",
+		"merges":        "a: &a {x: 1}\narray:\n" + strings.Repeat("- {<<: *a, objectName: n, objectType: [1]}\n", 500),
+		"merge of many": "a: &a {" + many + "}\narray:\n" + strings.Repeat("- {<<: [*a,*a,*a,*a,*a,*a,*a], objectName: n}\n", 900),
+		"merge of one":  "a: &a {" + many + "}\narray:\n" + strings.Repeat("- {<<: *a, objectName: n}\n", 900),
+		"nested merges": "a: &a {x: 1}\nb: &b {<<: *a}\narray:\n- {<<: *b, objectName: n, objectType: key}\n",
+		"fields":        "array:\n- {" + many + "}\n- |\n  {" + many + "}\n",
+		"repeated text": "a: &a \"objectName: b\\nobjectType: key\\nx: " + strings.Repeat("y", 100_000) + "\"\narray: [" + strings.Repeat("*a,", 1000) + "]",
+		"many keys":     strings.Repeat("arrav: 1\n", 20000),
+		"depth":         "array: " + strings.Repeat("[", 100000),
+		"objects":       "array:\n" + strings.Repeat("- |\n  objectName: a\n  objectType: secret\n", 1001),
+		"history":       "array:\n" + strings.Repeat("- {objectName: a, objectType: secret, objectVersionHistory: 500}\n", 5),
+		"size":          "array: [" + strings.Repeat("x", 1<<20) + "]",
+		"self":          "array: &a [*a]",
 	}
 	for name, text := range bombs {
 		t.Run(name, func(t *testing.T) {

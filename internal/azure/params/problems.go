@@ -13,7 +13,8 @@ import (
 // Limits on what one class may ask for. They are far above what a volume needs and stop a class from using up the
 // provider's memory or the vault's request budget.
 const (
-	maxObjectsText = 1 << 20 // bytes of the objects parameter; a whole class cannot be larger in etcd
+	maxObjectsText = 256 << 10 // bytes of the objects parameter, and of its entries together if aliases repeat them
+	maxFields      = 64        // of one entry, known or not
 	maxObjects     = 1000
 	maxHistory     = 500
 	maxReads       = 2000 // objects times their histories
@@ -103,11 +104,14 @@ func (p *parser) unknownKeys() {
 // slip returns the known key that k, which is none, was probably meant to be: the same letters in another case, or up to
 // two letters off.
 func slip(k string, known []string) (string, bool) {
-	if slices.Contains(known, k) || len(k) > 64 || strings.Contains(k, "/") {
+	if slices.Contains(known, k) {
 		return "", false
 	}
 	best, distance := "", 3
 	for _, candidate := range known {
+		if d := len(k) - len(candidate); d < -2 || d > 2 {
+			continue
+		}
 		if d := editDistance(strings.ToLower(k), strings.ToLower(candidate)); d < distance {
 			best, distance = candidate, d
 		}
