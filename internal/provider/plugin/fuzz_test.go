@@ -26,7 +26,7 @@ func FuzzWire(f *testing.F) {
 	if err != nil {
 		f.Fatal(err)
 	}
-	failed, err := proto.Marshal(toStatus(provider.Errors{{Kind: provider.Denied, Object: "o", Message: "m"}, {}}).Proto())
+	failed, err := proto.Marshal(toStatus(provider.Errors{{Kind: provider.Denied, Object: "o", Message: "m"}, {RetryAfter: 1 << 60}}).Proto())
 	if err != nil {
 		f.Fatal(err)
 	}
@@ -120,7 +120,7 @@ func fuzzStatus(t *testing.T, data []byte) {
 		if len(e.Error()) > 2*maxTextBytes+maxObjectBytes || !utf8.ValidString(e.Error()) || strings.ContainsAny(e.Error(), "\x00\x1b\r") {
 			t.Fatalf("text %q", e.Error())
 		}
-		if e.Message == "" || e.RetryAfter < 0 {
+		if e.Message == "" || e.RetryAfter < 0 || e.RetryAfter > maxRetryAfter {
 			t.Fatalf("failure %+v", e)
 		}
 	}

@@ -11,6 +11,7 @@ package plugin
 
 import (
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -38,6 +39,8 @@ const (
 	maxStatusBytes      = 8192  // the status text as a whole: some HTTP/2 peers take no more
 	maxObjectBytes      = 512   // the name of a failed object
 	maxCodeBytes        = 128   // Error.code
+	maxHeaderBytes      = 1 << 20
+	maxRetryAfter       = time.Hour
 )
 
 // clean makes a foreign text fit to print: valid UTF-8, no control characters but line feeds (terminals and logs act on

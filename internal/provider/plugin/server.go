@@ -8,11 +8,13 @@ import (
 	"net"
 	"runtime"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"keymount/api/provider/v1alpha1"
 	"keymount/internal/provider"
@@ -68,10 +70,10 @@ func (s *Server) Serve(ctx context.Context, l net.Listener) error {
 	case <-ctx.Done():
 	}
 	state.Shutdown()
-	// Ending calls is what makes GracefulStop return, so the timer also bounds the receive below.
+	// GracefulStop waits for handlers, for ever if one ignores its context; g.Serve returns after whichever stop is first.
 	hard := time.AfterFunc(s.stop, g.Stop)
 	defer hard.Stop()
-	g.GracefulStop()
+	go g.GracefulStop()
 	if err := <-ended; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
 		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
 	}
@@ -131,7 +133,10 @@ func (s *Server) intercept(ctx context.Context, in any, info *grpc.UnaryServerIn
 		attrs = append(attrs, "namespace", clean(c.pod.Namespace, maxObjectBytes), "pod", clean(c.pod.Name, maxObjectBytes))
 	}
 	if err != nil {
-		st := toStatus(err)
+		st := status.Convert(err) // of gRPC's own services, such as health
+		if strings.HasPrefix(info.FullMethod, "/"+v1alpha1.CSIDriverProvider_ServiceDesc.ServiceName+"/") {
+			st = toStatus(err)
+		}
 		s.log.WarnContext(ctx, "call failed", append(attrs, "kind", provider.KindOf(err).String(), "error", st.Message())...)
 		return nil, st.Err()
 	}

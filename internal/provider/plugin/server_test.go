@@ -239,6 +239,9 @@ func TestHealth(t *testing.T) {
 	if err != nil || got.Status != healthpb.HealthCheckResponse_SERVING {
 		t.Errorf("check: %v, %v", got, err)
 	}
+	if _, err := health.Check(deadline(t), &healthpb.HealthCheckRequest{Service: "x"}); status.Code(err) != codes.NotFound {
+		t.Errorf("an unknown service: %v", err)
+	}
 	watch, err := health.Watch(deadline(t), &healthpb.HealthCheckRequest{})
 	if err != nil {
 		t.Fatal(err)
@@ -279,18 +282,19 @@ func TestGracefulStop(t *testing.T) {
 	<-stopped
 }
 
-// A call that does not end is ended.
+// A call that does not end, not even when it is told to, holds up nothing.
 func TestStopIsBounded(t *testing.T) {
 	socket := socketPath(t)
 	l, err := plugin.Listen("unix://" + socket)
 	if err != nil {
 		t.Fatal(err)
 	}
-	called := make(chan struct{})
-	server := plugin.NewServer(fetch(func(ctx context.Context, _ *provider.Request) (*provider.Bundle, error) {
+	called, never := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(never) })
+	server := plugin.NewServer(fetch(func(context.Context, *provider.Request) (*provider.Bundle, error) {
 		close(called)
-		<-ctx.Done()
-		return nil, ctx.Err()
+		<-never // deaf to its context
+		return &provider.Bundle{}, nil
 	}), plugin.Info{}, slog.New(slog.DiscardHandler))
 	server.SetStop(10 * time.Millisecond)
 	ctx, cancel := context.WithCancel(t.Context())

@@ -135,7 +135,7 @@ func failureOf(kind provider.Kind, metadata map[string]string, st *status.Status
 		e.Message = textOf(st)
 	}
 	if after, err := time.ParseDuration(metadata[metaRetryAfter]); err == nil && after > 0 {
-		e.RetryAfter = after
+		e.RetryAfter = min(after, maxRetryAfter)
 	}
 	return e
 }
