@@ -79,7 +79,7 @@ func (m *mounting) checkFolder() error {
 }
 
 // checkIdentity finds out early that the class needs credentials which were not given: the provider could only say that
-// a pod lacks them.
+// a pod lacks them. What is given, but of no use to the class, is not handed over.
 func (m *mounting) checkIdentity() error {
 	if m.socket != "" || m.class.Spec.Provider != azure.Name || m.identity.mode != identityManifest {
 		return nil
@@ -89,14 +89,27 @@ func (m *mounting) checkIdentity() error {
 		return nil // the provider says so, better
 	}
 	id := &m.identity
+	secret, token := false, false
+	switch spec.Mode {
+	case params.ServicePrincipal:
+		secret = true
+	case params.WorkloadIdentity, params.IdentityBinding:
+		token = true
+	}
 	const or = `; or ask as yourself: --identity default, after "az login"`
 	switch {
-	case spec.Mode == params.ServicePrincipal && (id.clientID == "" || id.secretFile == "" && id.secretEnv == ""):
+	case secret && (id.clientID == "" || id.secretFile == "" && id.secretEnv == ""):
 		return &usageError{"the class uses a service principal, whose client id and secret are not given",
 			"set AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or give --client-id and --client-secret-file" + or}
-	case (spec.Mode == params.WorkloadIdentity || spec.Mode == params.IdentityBinding) && id.tokenFile == "":
+	case token && id.tokenFile == "":
 		return &usageError{"the class uses " + spec.Mode.String() + ", and no service account token is given",
 			"give --token-file or AZURE_FEDERATED_TOKEN_FILE" + or}
+	}
+	if !secret {
+		id.secretFile, id.secretEnv = "", ""
+	}
+	if !token {
+		id.tokenFile = ""
 	}
 	return nil
 }
@@ -144,14 +157,26 @@ func (m *mounting) first(ctx context.Context) error {
 	}
 	m.warnResult(&res)
 	e := eventOf("mounted", m.target, &res)
-	if m.output == "json" {
+	if m.output == "json" && !res.SelfWritten {
 		return e.writeJSON(m.env.Out)
 	}
 	if res.SelfWritten {
-		_, err := fmt.Fprintf(m.env.Out, "provider %s wrote its files into %s itself\n", printable(string(m.class.Spec.Provider)), printable(m.dir))
-		return err
+		return m.firstSelfWritten()
 	}
 	return e.writeTable(m.env.Out)
+}
+
+// firstSelfWritten ends a first mount in which the provider wrote its files itself. Such files are not a volume: there is no
+// old generation to keep, so what a folder cannot do without a mount is not promised.
+func (m *mounting) firstSelfWritten() error {
+	if m.mountOptions.watch {
+		return errors.New("this provider writes its files itself instead of handing them over: that cannot be watched")
+	}
+	if m.output == "json" {
+		return (&event{Event: "mounted", Directory: m.target}).writeJSON(m.env.Out)
+	}
+	_, err := fmt.Fprintf(m.env.Out, "provider %s wrote its files into %s itself\n", printable(string(m.class.Spec.Provider)), printable(m.dir))
+	return err
 }
 
 // watch keeps the folder fresh until ctx ends, and at once when now says so.
