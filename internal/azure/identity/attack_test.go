@@ -115,11 +115,11 @@ func algNone(token string) string {
 }
 
 // closeDoors makes Entra ID and the vault refuse everybody: what an attacker gets from now on is somebody else's.
-func (w *world) closeDoors() (open func()) {
-	a := w.SetFault(emulator.Fault{Do: emulator.ActStatus, Kind: emulator.GroupToken, Status: http.StatusUnauthorized,
+func (w *world) closeDoors() (openEntra, openVault func()) {
+	openEntra = w.SetFault(emulator.Fault{Do: emulator.ActStatus, Kind: emulator.GroupToken, Status: http.StatusUnauthorized,
 		Body: `{"error":"invalid_client","error_description":"AADSTS7000215: refused by the test","error_codes":[7000215]}`})
-	b := w.SetFault(emulator.Fault{Do: emulator.ActForbidden, Kind: emulator.GroupVault})
-	return func() { a(); b() }
+	openVault = w.SetFault(emulator.Fault{Do: emulator.ActForbidden, Kind: emulator.GroupVault})
+	return openEntra, openVault
 }
 
 // afterwards lets the attacker ask when the victim's read has just finished.
@@ -128,7 +128,9 @@ func afterwards(t *testing.T, w *world, a attack) (string, error) {
 	if got, err := w.read(t.Context(), victim, a.spec); err != nil || got != treasure {
 		t.Fatalf("the victim reads %q, %v", got, err)
 	}
-	defer w.closeDoors()()
+	openEntra, openVault := w.closeDoors()
+	defer openEntra()
+	defer openVault()
 	if got, err := w.read(t.Context(), victim, a.spec); err != nil || got != treasure {
 		t.Fatalf("the victim does not share with itself, so the attack shows nothing: %q, %v", got, err)
 	}
@@ -155,22 +157,25 @@ func meanwhile(t *testing.T, w *world, a attack, shares bool) (string, error) {
 	}
 	victimDone := read(victim)
 	w.Await(emulator.KindSecretGet, 1)
-	open := w.closeDoors()
+	openEntra, openVault := w.closeDoors()
 	attackerDone := read(attacker)
 	var got result
 	if shares {
+		openVault() // the hanging answer would be refused too; Entra ID still gives nobody a token
 		release()
 		got = <-attackerDone
 	} else {
 		select {
 		case got = <-attackerDone:
 		case <-time.After(20 * time.Second):
+			openVault()
 			release()
 			t.Fatalf("the attacker waits for the victim's read")
 		}
+		openVault()
 		release()
 	}
-	open()
+	openEntra()
 	if v := <-victimDone; v.err != nil || v.value != treasure {
 		t.Fatalf("the victim reads %q, %v", v.value, v.err)
 	}
@@ -240,7 +245,9 @@ func TestCustomCloudsDoNotShare(t *testing.T) {
 	if _, err := w.read(t.Context(), secrets(emulatortest.ClientID, emulatortest.ClientSecret), principalSpec()); err != nil {
 		t.Fatal(err)
 	}
-	defer w.closeDoors()()
+	openEntra, openVault := w.closeDoors()
+	defer openEntra()
+	defer openVault()
 	for name, change := range map[string]func(*identity.Spec){
 		"authority": func(s *identity.Spec) { s.Authority = "https://login.microsoftonline.us" },
 		"resource":  func(s *identity.Spec) { s.Resource = "https://vault.azure.cn" },

@@ -163,14 +163,16 @@ func (t *tokens) adopt(key Key, token AccessToken) {
 func (t *tokens) renew(ctx context.Context, key Key, c *Credential, rejected AccessToken) (AccessToken, error) {
 	t.mu.Lock()
 	s := t.session(key)
-	if s.token.Value == rejected.Value && s.flight == nil {
-		if t.now().Sub(s.renewedAt) < renewPause {
-			t.mu.Unlock()
-			return rejected, nil
+	if s.token.Value == rejected.Value {
+		if s.flight == nil {
+			if t.now().Sub(s.renewedAt) < renewPause {
+				t.mu.Unlock()
+				return rejected, nil
+			}
+			s.renewedAt = t.now()
+			t.start(key, s, c)
 		}
-		s.renewedAt = t.now()
-		s.token = AccessToken{}
-		t.start(key, s, c)
+		s.token = AccessToken{} // so that get waits for the flight
 	}
 	t.mu.Unlock()
 	return t.get(ctx, key, c)

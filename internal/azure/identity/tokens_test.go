@@ -27,6 +27,13 @@ func newBank() *bank {
 	return b
 }
 
+// kept is of how many identities anything is kept.
+func (b *bank) kept() int {
+	b.tokens.mu.Lock()
+	defer b.tokens.mu.Unlock()
+	return len(b.tokens.sessions)
+}
+
 // hour is a fresh token for an hour.
 func (b *bank) hour() AccessToken {
 	return AccessToken{Value: provider.Sensitive("token-" + strconv.FormatInt(b.fetches.Load(), 10)), Expires: time.Now().Add(time.Hour)}
@@ -62,7 +69,10 @@ func ask(ctx context.Context, c *Credential) chan outcome {
 func TestOneFetchServesAllThatWait(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBank()
-		b.answer = func(context.Context, byte) (AccessToken, error) { time.Sleep(80 * time.Millisecond); return b.hour(), nil }
+		b.answer = func(context.Context, byte) (AccessToken, error) {
+			time.Sleep(80 * time.Millisecond)
+			return b.hour(), nil
+		}
 		starter, cancel := context.WithCancel(t.Context())
 		first := ask(starter, b.holder(0))
 		synctest.Wait()
@@ -130,8 +140,8 @@ func TestOutageIsEverybodys(t *testing.T) {
 		if n := b.fetches.Load(); n != 1 {
 			t.Errorf("%d fetches, want 1", n)
 		}
-		if len(b.tokens.sessions) != 0 {
-			t.Errorf("%d sessions are left of nothing", len(b.tokens.sessions))
+		if n := b.kept(); n != 0 {
+			t.Errorf("%d sessions are left of nothing", n)
 		}
 	})
 }
@@ -196,6 +206,25 @@ func TestRejectedTokenIsReplacedOnce(t *testing.T) {
 	})
 }
 
+// A rejection while the token is being renewed anyway waits for that renewal.
+func TestRejectionDuringARenewal(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBank()
+		old, err := b.holder(1).Token(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.answer = func(context.Context, byte) (AccessToken, error) { time.Sleep(time.Second); return b.hour(), nil }
+		time.Sleep(56 * time.Minute)
+		if got, err := b.holder(1).Token(t.Context()); err != nil || got != old {
+			t.Fatalf("%q, %v", string(got.Value), err)
+		}
+		if got, err := b.holder(1).Renew(t.Context(), old); err != nil || got.Value != "token-2" || b.fetches.Load() != 2 {
+			t.Errorf("%q, %v after %d fetches", string(got.Value), err, b.fetches.Load())
+		}
+	})
+}
+
 // A token that Entra ID has accepted stands for the identity that it names, until its access token ends.
 func TestSharingOnceAccepted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -242,7 +271,7 @@ func TestTokensAreForgotten(t *testing.T) {
 			if _, err := c.Token(t.Context()); err != nil {
 				t.Fatal(err)
 			}
-			if n := len(b.tokens.sessions); n > maxSessions {
+			if n := b.kept(); n > maxSessions {
 				t.Fatalf("%d sessions are kept", n)
 			}
 		}

@@ -10,7 +10,7 @@ import (
 
 const (
 	// maxPages and maxVersions bound a list. A page has 25 items unless some were left out.
-	maxPages    = 1000
+	maxPages    = 500
 	maxVersions = 10_000
 )
 

@@ -3,6 +3,7 @@ package vault
 import (
 	"context"
 	"errors"
+	"math"
 	"net/http"
 	"time"
 
@@ -120,7 +121,7 @@ func (k *call) again(resp *http.Response, err error) bool {
 		body, _ := runtime.Payload(resp)
 		switch {
 		case resp.StatusCode == http.StatusTooManyRequests:
-			most = int(^uint(0) >> 1)
+			most = math.MaxInt
 		case resp.StatusCode >= 500 || resp.StatusCode == http.StatusRequestTimeout:
 			most = maxTries
 		default:
@@ -201,27 +202,28 @@ type slotPolicy struct {
 	timeout time.Duration
 }
 
-func (p slotPolicy) Do(req *policy.Request) (*http.Response, error) {
+func (p slotPolicy) Do(req *policy.Request) (resp *http.Response, err error) {
 	k, ctx := callOf(req), req.Raw().Context()
 	l := k.client.limits
 	if err := l.enter(ctx, k.object.vault, k.key); err != nil {
 		return nil, err
 	}
 	sent := time.Now()
+	defer func() {
+		outcome, after := neither, time.Duration(0)
+		switch {
+		case err != nil || resp == nil:
+		case resp.StatusCode == http.StatusTooManyRequests:
+			outcome, after = refused, identity.RetryAfter(resp.Header, time.Now())
+		case resp.StatusCode < 500:
+			outcome = served
+		}
+		l.leave(k.object.vault, outcome, sent, after)
+	}()
 	if k.page == 0 {
 		k.client.shares.sending(k.read)
 	}
 	try, cancel := context.WithTimeout(ctx, p.timeout)
-	resp, err := req.Clone(try).Next() // reads the whole body
-	cancel()
-	outcome, after := neither, time.Duration(0)
-	switch {
-	case err != nil:
-	case resp.StatusCode == http.StatusTooManyRequests:
-		outcome, after = refused, identity.RetryAfter(resp.Header, time.Now())
-	case resp.StatusCode < 500:
-		outcome = served
-	}
-	l.leave(k.object.vault, outcome, sent, after)
-	return resp, err
+	defer cancel()
+	return req.Clone(try).Next() // reads the whole body
 }

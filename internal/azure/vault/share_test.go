@@ -320,31 +320,6 @@ func TestCredentialFailureIsItsOwn(t *testing.T) {
 	})
 }
 
-// What is held for others is bounded in bytes; what does not fit is read again.
-func TestKeptReadsAreBounded(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		big := strings.Repeat("x", 900<<10)
-		f := newFake(func(req *http.Request, n int) (*http.Response, error) { return secret(req, big), nil })
-		source, client := f.client()
-		who := principal(t, source, "c", "s")
-		for i := range 50 {
-			if got := <-get(t.Context(), client, who, fmt.Sprint("s", i)); got.err != nil {
-				t.Fatal(got.err)
-			}
-		}
-		synctest.Wait()
-		finished, bytes, all := client.Kept()
-		if bytes > 32<<20 || finished < 30 || finished == 50 || all != finished {
-			t.Errorf("%d reads of %d bytes are kept, %d in all", finished, bytes, all)
-		}
-		time.Sleep(5*time.Second + 10*time.Millisecond)
-		synctest.Wait()
-		if finished, bytes, all := client.Kept(); finished+bytes+all != 0 {
-			t.Errorf("%d reads of %d bytes linger, %d in all", finished, bytes, all)
-		}
-	})
-}
-
 // What a list and an object, kinds, versions, vaults and spellings have in common must not make them one read.
 func TestWhatIsSharedIsTheSame(t *testing.T) {
 	f := newFake(func(req *http.Request, n int) (*http.Response, error) {

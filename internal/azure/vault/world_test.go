@@ -26,10 +26,11 @@ const (
 // A world is an emulator with one vault and a process that reads from it.
 type world struct {
 	*emulatortest.Emulator
-	t      *testing.T
-	source *identity.FromRequest
-	client *vault.Client
-	tokens map[string]string // of podOnce, by uid
+	t         *testing.T
+	transport http.RoundTripper
+	source    *identity.FromRequest
+	client    *vault.Client
+	tokens    map[string]string // of podOnce, by uid
 }
 
 func newWorld(t *testing.T, change ...func(*emulator.Seed)) *world {
@@ -40,11 +41,17 @@ func newWorld(t *testing.T, change ...func(*emulator.Seed)) *world {
 		c(&seed)
 	}
 	w := &world{Emulator: emulatortest.Start(t, seed), t: t}
-	transport := w.Transport()
-	frozen := time.Now()
-	w.source = identity.NewFromRequest(identity.Config{Transport: transport})
-	w.client = vault.New(vault.Config{Transport: transport, ShareFor: vault.DefaultShareFor, Now: func() time.Time { return frozen }})
+	w.transport = w.Transport()
+	w.restart()
 	return w
+}
+
+// restart forgets everything that the process knew, and the emulator's counts.
+func (w *world) restart() {
+	frozen := time.Now()
+	w.source = identity.NewFromRequest(identity.Config{Transport: w.transport})
+	w.client = vault.New(vault.Config{Transport: w.transport, ShareFor: vault.DefaultShareFor, Now: func() time.Time { return frozen }})
+	w.Server.ResetRequests()
 }
 
 func spec(mode params.Mode, client string) identity.Spec {
