@@ -49,6 +49,9 @@ var signingKey = sync.OnceValue(func() *rsa.PrivateKey {
 	return key
 })
 
+// SigningKey is the key of all emulators of this test binary, for tests that make a Server by themselves.
+func SigningKey() *rsa.PrivateKey { return signingKey() }
+
 // DefaultSeed has one tenant with one application, which has a client secret and trusts the service account app/reader of the cluster Issuer, and one
 // empty vault of the public cloud by the name given.
 func DefaultSeed(vault string) emulator.Seed {
@@ -154,3 +157,6 @@ func (e *Emulator) Await(kind string, n int) {
 		e.t.Fatalf("waiting for %d requests of kind %q: %v; there were %v", n, kind, err, e.Requests())
 	}
 }
+
+// Addr is where the emulator speaks TLS for every host name, as host:port.
+func (e *Emulator) Addr() string { return e.front.Addr() }
