@@ -91,7 +91,7 @@ func serveForeign(t testing.TB, socket string, mount func(context.Context, *v1al
 
 func client(t testing.TB, socket string) *plugin.Client {
 	t.Helper()
-	return clientOf(t, plugin.ClientConfig{Socket: socket})
+	return clientOf(t, plugin.ClientConfig{Socket: socket, ConnectWithin: time.Minute})
 }
 
 func clientOf(t testing.TB, cfg plugin.ClientConfig) *plugin.Client {
