@@ -91,7 +91,7 @@ func commands() map[string]func(*testscript.TestScript, bool, []string) {
 		"token":    command(1, 1, "token FILE", writeToken),
 		"requests": command(2, 2, "requests KIND COUNT", countRequests),
 		"await":    command(1, 1, "await KIND", awaitRequest),
-		"provider": command(1, 1, "provider SOCKET", startProvider),
+		"provider": command(1, 2, "provider SOCKET [writes-itself]", startProvider),
 		"object":   command(2, 2, "object NAME VALUE", func(s *stage, c call) { s.fake.Set(c.args[0], c.args[1]) }),
 		"break":    command(2, 2, "break NAME KIND", breakObject),
 		"mode":     command(2, 2, "mode PATH OCTAL", checkMode),
@@ -155,18 +155,39 @@ func awaitRequest(s *stage, c call) { s.emu.Await(c.args[0], s.emu.Requests().To
 // startProvider serves the fake provider on a socket.
 func startProvider(s *stage, c call) {
 	s.fake = providertest.NewFake()
+	var served provider.Provider = s.fake
+	if len(c.args) > 1 {
+		served = selfWriter{s.fake}
+	}
 	l, err := plugin.Listen("unix://" + c.MkAbs(c.args[0]))
 	c.Check(err)
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
 	go func() {
-		server := plugin.NewServer(s.fake, plugin.Info{RuntimeName: "fake"}, slog.New(slog.DiscardHandler))
+		server := plugin.NewServer(served, plugin.Info{RuntimeName: "fake"}, slog.New(slog.DiscardHandler))
 		done <- server.Serve(ctx, l)
 	}()
 	c.Defer(func() {
 		cancel()
 		c.Check(<-done)
 	})
+}
+
+// selfWriter writes into the target itself, as some third-party providers do, and hands no files over.
+type selfWriter struct{ *providertest.Fake }
+
+func (p selfWriter) Fetch(ctx context.Context, req *provider.Request) (*provider.Bundle, error) {
+	b, err := p.Fake.Fetch(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	for _, f := range b.Files {
+		if err := os.WriteFile(filepath.Join(req.TargetPath, f.Path), f.Contents, 0o600); err != nil {
+			return nil, err
+		}
+	}
+	b.Files = nil
+	return b, nil
 }
 
 func breakObject(s *stage, c call) {
