@@ -21,6 +21,9 @@ func TestMain(m *testing.M) {
 		}
 		os.Exit(0)
 	}
+	if info, err := os.Stat(memory); err == nil && info.IsDir() && os.Getenv("TMPDIR") == "" {
+		os.Setenv("TMPDIR", memory) // thousands of small files: ten times as fast as a disk
+	}
 	fuzzing := slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzz") })
 	if os.Getuid() == 0 && runtime.GOOS == "linux" && os.Getenv(namespaceEnv) == "" && !fuzzing { // fuzz workers talk over files that a second process has not
 		os.Exit(inNamespace())
@@ -29,6 +32,7 @@ func TestMain(m *testing.M) {
 }
 
 const (
+	memory       = "/dev/shm"
 	killChildEnv = "KEYMOUNT_TEST_KILL_CHILD"
 	namespaceEnv = "KEYMOUNT_TEST_NAMESPACE"
 )

@@ -8,35 +8,23 @@ import (
 	"strings"
 )
 
-// A mount is one line of a mount table.
-type mount struct {
-	ID    int
-	Point string // absolute, unescaped
-	Type  string // file system
-}
-
-// parseMounts parses the format of proc_pid_mountinfo(5): "ID parent major:minor root point options optional... - type source super".
-func parseMounts(r io.Reader) ([]mount, error) {
-	var mounts []mount
+// parseMounts returns the mount points in a table of the format of proc_pid_mountinfo(5), absolute and unescaped, in the order of the
+// table: "ID parent major:minor root POINT options optional... - type source super".
+func parseMounts(r io.Reader) (points []string, err error) {
 	lines := bufio.NewScanner(r)
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
-		left, right, ok := strings.Cut(lines.Text(), " - ")
+		left, _, ok := strings.Cut(lines.Text(), " - ")
 		fields := strings.Fields(left)
 		if !ok || len(fields) < 6 {
-			return nil, fmt.Errorf("parsing mount table: line %d is not of the known form", len(mounts)+1)
+			return nil, fmt.Errorf("parsing mount table: line %d is not of the known form", len(points)+1)
 		}
-		id, err := strconv.Atoi(fields[0])
-		if err != nil {
-			return nil, fmt.Errorf("parsing mount table: line %d has no number", len(mounts)+1)
-		}
-		kind, _, _ := strings.Cut(right, " ")
-		mounts = append(mounts, mount{ID: id, Point: unescape(fields[4]), Type: kind})
+		points = append(points, unescape(fields[4]))
 	}
 	if err := lines.Err(); err != nil {
 		return nil, fmt.Errorf("parsing mount table: %w", err)
 	}
-	return mounts, nil
+	return points, nil
 }
 
 // unescape undoes the octal escapes that the kernel writes for blanks, tabs, newlines and backslashes.

@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -200,7 +201,7 @@ func isMountRoot(f *os.File) (bool, error) {
 
 // isMountRootByTable asks the mount table, for Linux before 5.8 and for sandboxes that filter statx.
 func isMountRootByTable(f *os.File) (bool, error) {
-	mounts, err := readMounts()
+	points, err := readMounts()
 	if err != nil {
 		return false, err
 	}
@@ -208,15 +209,10 @@ func isMountRootByTable(f *os.File) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("asking for mount: %w", err)
 	}
-	for _, m := range mounts {
-		if m.Point == place {
-			return true, nil
-		}
-	}
-	return false, nil
+	return slices.Contains(points, place), nil
 }
 
-func readMounts() ([]mount, error) {
+func readMounts() ([]string, error) {
 	f, err := os.Open("/proc/self/mountinfo")
 	if err != nil {
 		return nil, fmt.Errorf("reading mount table: %w", err)

@@ -111,13 +111,13 @@ func detachBelow(target string) error {
 		return fmt.Errorf("inspecting target: %w", err)
 	}
 	for range maxStacked {
-		mounts, err := readMounts()
+		points, err := readMounts()
 		if err != nil {
 			return err
 		}
 		rel, found := "", false
-		for _, m := range mounts { // later ones lie on earlier ones
-			if below, ok := strings.CutPrefix(m.Point, place+"/"); ok {
+		for _, point := range points { // later ones lie on earlier ones
+			if below, ok := strings.CutPrefix(point, place+"/"); ok {
 				rel, found = below, true
 			}
 		}
