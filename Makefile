@@ -3,9 +3,11 @@
 
 PROGRAMS   := keymount keymount-azure keyvault-emulator
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+BUILD_DATE ?= $(shell git log -1 --format=%cI 2>/dev/null)
 FUZZTIME   ?= 30s
 # How many tests need root and a mount namespace; where root is there, fewer than this is a failure.
-ROOT_TESTS := 1
+ROOT_TESTS := 23
+ROOT_KILL_TESTS := 2
 OUT        := .cache
 
 # Two compile sets only: -race with cgo for tests, and this one for everything else.
@@ -14,7 +16,7 @@ TOOL       := $(PLAIN) go tool -modfile=tools/go.mod
 TESTSUM    := go tool -modfile=tools/go.mod gotestsum --format pkgname --hide-summary skipped
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-unit test-kill test-recordings lint generate conformance verify bench fuzz clean
+.PHONY: help demo build test test-unit test-kill test-recordings lint generate conformance verify bench bench-check fuzz clean
 
 help: ## list the targets
 	@echo "Keymount: secrets from Azure Key Vault as files. Targets:"
@@ -24,7 +26,7 @@ demo: build ## see it work: emulator, mount, rotation; no root, no Kubernetes
 	@PATH="$(CURDIR)/bin:$$PATH" ./examples/demo/demo
 
 build: ## build the programs into bin/
-	$(PLAIN) go build -ldflags "-s -w -X main.version=$(VERSION)" -o bin/ $(PROGRAMS:%=./cmd/%)
+	$(PLAIN) go build -ldflags "-s -w -X main.version=$(VERSION) -X main.buildDate=$(BUILD_DATE)" -o bin/ $(PROGRAMS:%=./cmd/%)
 
 test: test-unit ## run the tests (the unit suite)
 
@@ -36,6 +38,9 @@ test-unit: ## unit suite with -race; what needs root runs where root is there
 
 test-kill: ## kill a writer at every system call and at 500 random moments
 	@scripts/need strace
+	@mkdir -p $(OUT)
+	$(TESTSUM) --jsonfile $(OUT)/kill.json -- -race -count=1 -tags killtest -run Kill -timeout 10m ./internal/volume
+	@scripts/count-root-tests $(OUT)/kill.json $(ROOT_KILL_TESTS)
 
 test-recordings: ## compare the emulator and the provider with recorded answers of the service
 	cd test/recordings && go test -count=1 -v ./...
@@ -44,10 +49,14 @@ lint: ## gofmt, go vet, staticcheck
 	@test -z "$$(gofmt -l . | tee /dev/stderr)" || { echo "gofmt -w the files above" >&2; exit 1; }
 	$(PLAIN) go vet ./...
 	$(TOOL) staticcheck ./...
+	cd tools && $(PLAIN) go vet ./...
+	cd test/recordings && $(PLAIN) go vet ./...
 	GOOS=windows $(PLAIN) go vet ./...
 	GOOS=darwin $(PLAIN) go vet ./...
 
 generate: ## regenerate what is generated: API types, CRDs, protocol
+	cd tools && $(PLAIN) go run ./protogen ../api/provider/v1alpha1/service.proto
+	$(TOOL) controller-gen object crd:crdVersions=v1 paths='./api/v1;./api/v1alpha1' output:crd:dir=api/crds
 
 conformance: $(OUT)/unit.json ## regenerate docs/conformance.md from the last run of the unit suite
 	go run ./internal/conformance/report < $(OUT)/unit.json > docs/conformance.md
@@ -60,6 +69,9 @@ verify: ## what CI checks beyond the tests: generated files, lint, request count
 
 bench: ## measure on the emulator; writes its block of docs/performance.md
 	$(PLAIN) go run ./internal/azure/bench
+
+bench-check: ## hold the numbers of requests to their limits; times do not gate
+	$(PLAIN) go run ./internal/azure/bench --check
 
 fuzz: ## run every fuzz target for FUZZTIME each (default 30s)
 	scripts/fuzz $(FUZZTIME)
