@@ -120,6 +120,20 @@ func lifetime(action string) []lifetimeActionJSON {
 	return []lifetimeActionJSON{{Trigger: map[string]int{"lifetime_percentage": 80}, Action: map[string]string{"action_type": action}}}
 }
 
+// clone is a copy that can be filled while the original is served.
+func (p *policyJSON) clone() *policyJSON {
+	c := *p
+	if p.Key != nil {
+		k := *p.Key
+		c.Key = &k
+	}
+	if p.X509 != nil {
+		x := *p.X509
+		c.X509 = &x
+	}
+	return &c
+}
+
 // merge takes over the parts that in has.
 func (p *policyJSON) merge(in *policyJSON, now int64) {
 	if in.Key != nil {

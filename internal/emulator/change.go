@@ -67,7 +67,7 @@ func (s *Server) RotateCertificate(vaultName, name string) (string, error) {
 		s.mu.RUnlock()
 		return "", fmt.Errorf("certificate %q is not issued yet", name)
 	}
-	p, parents, tags := *o.policy, len(o.newest().cert.chain), o.newest().tags
+	p, parents, tags := o.policy.clone(), len(o.newest().cert.chain), o.newest().tags
 	s.mu.RUnlock()
 	now := s.now()
 	p.fill(now.Unix())

@@ -26,6 +26,14 @@ func (s *Server) vault(nameOrHost string) (*vault, error) {
 	return nil, fmt.Errorf("there is no vault %q: add it to the seed", nameOrHost)
 }
 
+// free reports whether a version may be stored under the name: not while the object is deleted but not purged.
+func (v *vault) free(k kind, name string) error {
+	if v.deleted[k][strings.ToUpper(name)] != nil {
+		return fmt.Errorf("the %s is deleted: recover or purge it first", k.noun())
+	}
+	return nil
+}
+
 // PutSecret adds the versions of a secret to a vault, named by name or host, and returns the id of the newest.
 func (s *Server) PutSecret(vault string, in Secret) (version string, err error) {
 	return s.putSecret(&Seed{}, vault, in)
@@ -47,8 +55,8 @@ func (s *Server) putSecret(seed *Seed, vaultName string, in Secret) (string, err
 	if err != nil {
 		return "", err
 	}
-	if v.deleted[secrets][strings.ToUpper(in.Name)] != nil {
-		return "", errors.New("the secret is deleted: recover or purge it first")
+	if err := v.free(secrets, in.Name); err != nil {
+		return "", err
 	}
 	last := ""
 	for i, sv := range all {
@@ -123,6 +131,9 @@ func (s *Server) putKeyData(vaultName string, in Key, d *keyData) (string, error
 	if err != nil {
 		return "", err
 	}
+	if err := v.free(keys, in.Name); err != nil {
+		return "", err
+	}
 	ver := &version{id: newVersionID(), attrs: v.freshAttributes(), tags: in.Tags, key: d}
 	ver.attrs.Enabled = in.Enabled == nil || *in.Enabled
 	ver.attrs.Exportable = new(bool)
@@ -158,6 +169,11 @@ func (s *Server) putCertificate(seed *Seed, vaultName string, in Certificate) (s
 	v, err := s.vault(vaultName)
 	if err != nil {
 		return "", err
+	}
+	for _, k := range []kind{certificates, secrets, keys} {
+		if err := v.free(k, in.Name); err != nil {
+			return "", err
+		}
 	}
 	attrs := v.freshAttributes()
 	is.describe(&attrs)

@@ -219,6 +219,13 @@ func (f *armedFault) before(c *call) (resp *response, done bool) {
 	if c.site.vault == nil {
 		return nil, false
 	}
+	c.s.mu.RLock()
+	defer c.s.mu.RUnlock()
+	return f.refused(c)
+}
+
+// refused answers 401 and 403 in place of a vault. The caller holds the lock of the vault's data.
+func (f *armedFault) refused(c *call) (resp *response, done bool) {
 	switch f.Do {
 	case ActUnauthorized:
 		return c.challenge("AKV10046: Unable to resolve the key used for signature validation."), true

@@ -158,7 +158,9 @@ func (s *Server) write(w http.ResponseWriter, c *call, resp *response) {
 	h := w.Header()
 	switch {
 	case c.site.vault != nil:
+		s.mu.RLock()
 		c.vaultHeaders(h)
+		s.mu.RUnlock()
 	case c.site.authority != nil:
 		c.authorityHeaders(h)
 	}
