@@ -45,6 +45,7 @@ func newStage(t *testing.T, env *testscript.Env) error {
 	s := &stage{t: t, programs: map[string]*program{}}
 	env.Values[stageKey{}] = s
 	env.Defer(s.end)
+	env.Setenv("GORACE", "atexit_sleep_ms=0") // a program under the race detector otherwise takes a second to end
 	for _, example := range []string{"secretproviderclass.yaml", "workload-identity.yaml"} {
 		data, err := os.ReadFile(filepath.Join("../../examples/azure", example))
 		if err != nil {
@@ -235,7 +236,7 @@ func startProgram(s *stage, c call) {
 	c.Check(err)
 	p.cmd.Path, p.cmd.Err = path, nil
 	p.cmd.Dir = c.MkAbs(".")
-	for _, name := range []string{"PATH", "HOME", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
+	for _, name := range []string{"PATH", "HOME", "GORACE", "HTTPS_PROXY", "https_proxy", "NO_PROXY", "no_proxy", "SSL_CERT_FILE", "SSL_CERT_DIR",
 		"AZURE_CLIENT_ID", "AZURE_CLIENT_SECRET", "AZURE_FEDERATED_TOKEN_FILE"} {
 		p.cmd.Env = append(p.cmd.Env, name+"="+c.Getenv(name))
 	}

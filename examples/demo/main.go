@@ -41,7 +41,7 @@ func main() {
 	if dir := os.Getenv(insideEnv); dir != "" {
 		err = inside(ctx, dir)
 	} else {
-		err = outside()
+		err = outside(ctx)
 	}
 	var exit *exec.ExitError
 	switch {
@@ -59,7 +59,7 @@ func main() {
 
 // outside makes the demo's folder and starts the emulator, which starts this program again with the environment in which
 // Azure's host names lead to it.
-func outside() error {
+func outside(ctx context.Context) error {
 	for _, program := range []string{"keymount", "keyvault-emulator"} {
 		if _, err := exec.LookPath(program); err != nil {
 			return fmt.Errorf("%s is not there: run `make demo`, which builds it", program)
@@ -82,9 +82,10 @@ func outside() error {
 		"a secret, a key and a certificate ("+seed+"). Programs reach it by its\n"+
 		"real name, "+vault+".vault.azure.net, and cannot tell the difference.")
 	command("keyvault-emulator run --seed " + seed + " -- ...")
-	cmd := exec.Command("keyvault-emulator", "run", "--seed", filepath.Join(dir, "seed.yaml"), "--", self)
+	cmd := exec.CommandContext(ctx, "keyvault-emulator", "run", "--seed", filepath.Join(dir, "seed.yaml"), "--", self)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), insideEnv+"="+dir, "AZURE_CLIENT_ID="+clientID, "AZURE_CLIENT_SECRET="+clientSecret)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) } // which it passes on
 	return cmd.Run()
 }
 

@@ -37,10 +37,10 @@ type identityOptions struct {
 }
 
 func (o *identityOptions) flags(fs *pflag.FlagSet) {
-	fs.StringVar(&o.mode, "identity", identityManifest, "who asks: manifest (as the class says), client-secret, token-file, or default (as after \"az login\")")
-	fs.StringVar(&o.clientID, "client-id", "", "client id of the application or identity (env AZURE_CLIENT_ID)")
-	fs.StringVar(&o.secretFile, "client-secret-file", "", "file with the client secret, or env AZURE_CLIENT_SECRET for the secret itself; read anew at every refresh")
-	fs.StringVar(&o.tokenFile, "token-file", "", "file with a service account token (env AZURE_FEDERATED_TOKEN_FILE); read anew at every refresh")
+	fs.StringVar(&o.mode, "identity", identityManifest, "`who` asks: manifest (as the class says), client-secret, token-file, or default (as after \"az login\")")
+	fs.StringVar(&o.clientID, "client-id", "", "client `id` of the application or identity (env AZURE_CLIENT_ID)")
+	fs.StringVar(&o.secretFile, "client-secret-file", "", "`file` with the client secret, or env AZURE_CLIENT_SECRET for the secret itself; read anew at every refresh")
+	fs.StringVar(&o.tokenFile, "token-file", "", "`file` with a service account token (env AZURE_FEDERATED_TOKEN_FILE); read anew at every refresh")
 	fs.StringVar(&o.audience, "token-audience", azureAudience, "audience under which the provider gets the token of --token-file")
 }
 

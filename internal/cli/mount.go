@@ -40,14 +40,14 @@ func mountCommand(env Env) *cobra.Command {
 	}
 	fs := cmd.Flags()
 	fs.SortFlags = false
-	fs.StringVarP(&o.file, "file", "f", "", "manifest that holds the SecretProviderClass; - is standard input")
-	fs.StringVar(&o.class, "class", "", "name of the class, where the manifest holds several")
-	fs.StringArrayVar(&o.set, "set", nil, "KEY=VALUE: set a parameter of the class, as a pod's volumeAttributes do; may be repeated")
+	fs.StringVarP(&o.file, "file", "f", "", "`manifest` that holds the SecretProviderClass; - is standard input")
+	fs.StringVar(&o.class, "class", "", "`name` of the class, where the manifest holds several")
+	fs.StringArrayVar(&o.set, "set", nil, "set a parameter of the class, `KEY=VALUE`, as a pod's volumeAttributes do; may be repeated")
 	fs.BoolVarP(&o.watch, "watch", "w", false, "stay, refresh the files, and say what changed; SIGHUP refreshes at once")
 	fs.DurationVar(&o.interval, "interval", defaultInterval, "time between refreshes, at least "+minInterval.String())
-	fs.StringVarP(&o.output, "output", "o", "table", "table or json (one object per line)")
+	fs.StringVarP(&o.output, "output", "o", "table", "`form` of the output: table, or json (one object per line)")
 	o.identity.flags(fs)
-	fs.StringVar(&o.socket, "provider-socket", "", "socket of a provider to use instead of the built-in ones")
+	fs.StringVar(&o.socket, "provider-socket", "", "`socket` of a provider to use instead of the built-in ones")
 	return cmd
 }
 
