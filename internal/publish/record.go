@@ -14,11 +14,11 @@ import (
 // found is what there was before a call. The system says it: the registry only adds what the system cannot know, and only
 // if its record is of this very mount.
 type found struct {
-	mounted    bool // the volume is there
-	generation bool // and holds files that were written here or by upstream's driver
-	held       bool // or that a provider wrote itself, so that pods may be reading them
-	whole      bool // and they are known to have been what the class asked for
-	record     registry.Record
+	mounted    bool            // the volume is there
+	generation bool            // and holds files that were written here or by upstream's driver
+	held       bool            // or that a provider wrote itself, so that pods may be reading them
+	whole      bool            // and they are known to have been what the class asked for
+	record     registry.Record // of this mount, with its device; else a new one
 }
 
 func (p *Publisher) look(v *Volume) (*found, error) {
@@ -55,8 +55,11 @@ func (f *found) versions() []provider.ObjectVersion {
 	return f.record.Versions
 }
 
-func (f *found) stateAfterFailure() State {
+// stateAfter says what a failed attempt left, if its undo succeeds.
+func (f *found) stateAfter(cause error) State {
 	switch {
+	case errors.Is(cause, ErrNotMounted):
+		return Left // whoever unmounts what is ours may do more
 	case f.held:
 		return Kept
 	case f.mounted:

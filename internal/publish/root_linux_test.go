@@ -1,6 +1,7 @@
 package publish_test
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"os"
@@ -133,7 +134,7 @@ func TestRootAnUndoThatFailsIsNotFinal(t *testing.T) {
 	*v.Group = -1
 	_, err := b.Publish(t.Context(), v)
 	b.wantState(err, publish.Left)
-	if !strings.Contains(err.Error(), "group -1") || !strings.Contains(err.Error(), "the target is busy") {
+	if strings.Count(err.Error(), "failed to mount") != 1 || !strings.Contains(err.Error(), "group -1") || !strings.Contains(err.Error(), "the target is busy") {
 		t.Errorf("both reasons must be told, got %v", err)
 	}
 	// The next attempt finds the empty mount and fills it.
@@ -169,6 +170,38 @@ func TestRootSelfWrittenFilesSurvive(t *testing.T) {
 	_, err = b.Refresh(t.Context(), b.v)
 	b.wantState(err, publish.Kept) // now the registry knows
 	holds("theirs")
+}
+
+// A fetch takes its time. What it brings must not land in the folder below a mount that has gone away meanwhile.
+func TestRootNothingIsWrittenBelowALostMount(t *testing.T) {
+	for name, writes := range map[string]bool{"refresh": false, "first mount of a provider that may write itself": true} {
+		t.Run(name, func(t *testing.T) {
+			b := rootBench(t)
+			do := b.Publish
+			if !writes {
+				b.mustPublish()
+				do = b.Refresh
+			}
+			unmounts := fetchFunc(func(context.Context, *provider.Request) (*provider.Bundle, error) {
+				return content("v2", "a"), syscall.Unmount(b.v.Target, 0)
+			})
+			if b.provider = unmounts; writes {
+				b.provider = selfWriter{unmounts}
+			}
+			_, err := do(t.Context(), b.v)
+			b.wantState(err, publish.Left)
+			if !errors.Is(err, publish.ErrNotMounted) {
+				t.Errorf("got %v", err)
+			}
+			b.wantFiles(nil)
+			b.serve(content("v3", "a"))
+			b.mustPublish()
+			b.wantFiles(map[string]string{"a": "a v3"})
+			if n := b.mounts(); n != 1 {
+				t.Errorf("%d mounts, want 1", n)
+			}
+		})
+	}
 }
 
 func TestRootStorm(t *testing.T) { storm(t, rootBench(t), 3, 25) }

@@ -35,18 +35,19 @@ func (p *Publisher) run(ctx context.Context, c *call, v *Volume) (res Result, er
 
 	a := &attempt{Publisher: p, ctx: ctx, v: v, before: before}
 	done := false
+	var cause error
 	defer func() { // also when something below panics
 		if done || !a.mountedHere {
 			return
 		}
 		if uerr := p.cfg.Store.Unmount(v.Target); uerr != nil {
-			res, err = Result{}, failed(c.op, v, Left, errors.Join(err, fmt.Errorf("undoing the mount: %w", uerr)))
+			res, err = Result{}, failed(c.op, v, Left, errors.Join(cause, fmt.Errorf("undoing the mount: %w", uerr)))
 		}
 	}()
-	bundle, err := a.fill(&res)
-	if err != nil {
-		err = p.recordFailure(v, before, started, err)
-		return Result{}, failed(c.op, v, before.stateAfterFailure(), err)
+	bundle, cause := a.fill(&res)
+	if cause != nil {
+		cause = p.recordFailure(v, before, started, cause)
+		return Result{}, failed(c.op, v, before.stateAfter(cause), cause)
 	}
 	done = true
 	p.recordSuccess(v, started, &res)
@@ -61,6 +62,7 @@ type attempt struct {
 	v           *Volume
 	before      *found
 	mountedHere bool
+	device      uint64 // of the volume, once it is there
 }
 
 // fill does everything up to and including the write.
@@ -96,6 +98,9 @@ func (a *attempt) fill(res *Result) (*provider.Bundle, error) {
 	if err := a.mount(); err != nil {
 		return nil, err
 	}
+	if err := a.stillThere(); err != nil {
+		return nil, err
+	}
 	*res = Result{Fetched: true, First: !a.before.held, SelfWritten: bundle.SelfWritten,
 		Files: describe(bundle), Versions: bundle.Versions, Warnings: bundle.Warnings}
 	if bundle.SelfWritten {
@@ -108,15 +113,33 @@ func (a *attempt) fill(res *Result) (*provider.Bundle, error) {
 	return bundle, err
 }
 
+// mount makes the volume if it is not there.
 func (a *attempt) mount() error {
-	if a.before.mounted || a.mountedHere {
+	switch {
+	case a.mountedHere:
+		return nil
+	case a.before.mounted:
+		a.device = a.before.record.Device
 		return nil
 	}
 	if err := a.cfg.Store.Mount(a.v.Target); err != nil {
 		return err
 	}
 	a.mountedHere = true
-	return nil
+	status, err := a.cfg.Store.Inspect(a.v.Target)
+	a.device = status.Device
+	return err
+}
+
+// stillThere makes sure that nobody unmounted the volume while its content was read: what is written would otherwise end up
+// in the folder below, on the node's disk.
+func (a *attempt) stillThere() error {
+	status, err := a.cfg.Store.Inspect(a.v.Target)
+	if err == nil && (status.State == volume.Absent || status.Device != a.device) {
+		err = &provider.Error{Kind: provider.Unavailable, Cause: ErrNotMounted,
+			Message: fmt.Sprintf("somebody unmounted %s while its content was read", a.v.Target)}
+	}
+	return err
 }
 
 func (a *attempt) fetch(from provider.Provider) (bundle *provider.Bundle, err error) {
