@@ -77,31 +77,41 @@ func TestAccessTokensAreChecked(t *testing.T) {
 	}
 }
 
+// service is a token of an emulated cluster.
+func (a *api) service(url, ns string, aud string, life time.Duration) string {
+	a.t.Helper()
+	token, err := a.Issuer(url).Token(emulator.ServiceAccount{Namespace: ns, Name: "reader", PodName: "p", PodUID: "u"}, []string{aud}, life)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return token
+}
+
+// forged is a token that is right but for the key, which another cluster of the same name has.
+func (a *api) forged() string {
+	a.t.Helper()
+	key, err := rsa.GenerateKey(rand.Reader, 2048)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	is, err := emulator.New(emulator.Options{Now: func() time.Time { return a.clock }}).AddIssuer(emulatortest.Issuer, "", key)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	token, err := is.Token(emulator.ServiceAccount{Namespace: "app", Name: "reader"}, []string{emulatortest.Audience}, time.Hour)
+	if err != nil {
+		a.t.Fatal(err)
+	}
+	return token
+}
+
 func TestTokenEndpoint(t *testing.T) {
 	a := newAPI(t, func(s *emulator.Seed) {
 		s.Issuers = append(s.Issuers, emulator.IssuerSeed{URL: "https://oidc.other.example/", Algorithm: "RS256"})
 	})
-	service := func(url, ns string, aud string, life time.Duration) string {
-		token, err := a.Issuer(url).Token(emulator.ServiceAccount{Namespace: ns, Name: "reader", PodName: "p", PodUID: "u"}, []string{aud}, life)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return token
-	}
+	service := a.service
 	good := service(emulatortest.Issuer, "app", emulatortest.Audience, time.Hour)
-	forger := emulator.New(emulator.Options{Now: func() time.Time { return a.clock }})
-	key, err := rsa.GenerateKey(rand.Reader, 2048)
-	if err != nil {
-		t.Fatal(err)
-	}
-	is, err := forger.AddIssuer(emulatortest.Issuer, "", key)
-	if err != nil {
-		t.Fatal(err)
-	}
-	forged, err := is.Token(emulator.ServiceAccount{Namespace: "app", Name: "reader"}, []string{emulatortest.Audience}, time.Hour)
-	if err != nil {
-		t.Fatal(err)
-	}
+	forged := a.forged()
 	assertion := func(token string) func(url.Values) {
 		return func(f url.Values) { f.Del("client_secret"); f.Set("client_assertion", token) }
 	}

@@ -76,6 +76,7 @@ func TestCertificateSecrets(t *testing.T) {
 	if err := leaf.CheckSignatureFrom(chain[0]); err != nil {
 		t.Error(err)
 	}
+	//lint:ignore SA1019 it keeps the order of the file
 	if blocks, err := pkcs12.ToPEM(der, ""); err != nil || !strings.HasSuffix(blocks[0].Type, "PRIVATE KEY") {
 		t.Errorf("the key's safe is not the first: %v", err)
 	}

@@ -170,7 +170,7 @@ func readIssued(value, password string) (*issued, string, error) {
 			der = b
 		}
 		var err error
-		// The deprecated function is the one that does not parse certificates, so that odd ones can be stored.
+		//lint:ignore SA1019 it does not parse certificates, so that odd ones can be stored; keys are read in all their forms
 		if blocks, err = pkcs12.ToPEM(der, password); err != nil {
 			return nil, "", fmt.Errorf("reading the PFX: %w", err)
 		}

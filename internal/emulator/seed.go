@@ -217,12 +217,6 @@ func (p *problems) add(place, format string, args ...any) {
 	*p = append(*p, fmt.Errorf(place+": "+format, args...))
 }
 
-func (p *problems) name(place, name string) {
-	if !validName.MatchString(name) {
-		p.add(place+".name", "%q is not a name of 1 to 127 letters, digits and hyphens", name)
-	}
-}
-
 func checkRights(p *problems, place string, a Access) {
 	if a.App == "" {
 		p.add(place+".app", "is missing: give a client id, or * for every application of the tenant")

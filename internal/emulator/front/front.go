@@ -14,6 +14,7 @@ import (
 	"log"
 	"net"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -74,10 +75,12 @@ func (f *Front) tlsConfig() *tls.Config {
 		MinVersion: tls.VersionTLS12,
 		NextProtos: []string{"h2", "http/1.1"},
 		GetCertificate: func(h *tls.ClientHelloInfo) (*tls.Certificate, error) {
-			if !f.server.Serves(h.ServerName) {
-				return nil, fmt.Errorf("no vault, authority or issuer has the host name %q", h.ServerName)
+			// In one spelling only, or a client could fill the cache with the others.
+			name := strings.ToLower(strings.TrimSuffix(h.ServerName, "."))
+			if !f.server.Serves(name) {
+				return nil, fmt.Errorf("no vault, authority or issuer has the host name %q", name)
 			}
-			return f.authority.leaf(h.ServerName)
+			return f.authority.leaf(name)
 		},
 	}
 }
