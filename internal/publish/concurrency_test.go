@@ -120,6 +120,34 @@ func TestUnpublishEndsARefresh(t *testing.T) {
 	}
 }
 
+// The volume is still whole, and about to go: a republish is not told that all is well.
+func TestARepublishDuringARemovalWaits(t *testing.T) {
+	b := newBench(t)
+	b.mustPublish()
+	entered, proceed := make(chan context.Context), make(chan struct{})
+	b.provider = fetchFunc(func(ctx context.Context, _ *provider.Request) (*provider.Bundle, error) {
+		entered <- ctx
+		<-proceed // which a cancelled call may take a moment to notice
+		return nil, ctx.Err()
+	})
+	refresh := background(func() (publish.Result, error) { return b.Refresh(t.Context(), b.v) })
+	fetching := <-entered
+	removal := background(func() (publish.Result, error) {
+		return publish.Result{}, b.Unpublish(t.Context(), b.v.ID, b.v.Target)
+	})
+	<-fetching.Done() // the removal has begun
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	_, err := b.Publish(ctx, b.v)
+	b.wantState(err, publish.Left)
+	close(proceed)
+	<-refresh
+	if o := <-removal; o.err != nil {
+		t.Error(o.err)
+	}
+	b.wantNothing()
+}
+
 // The provider may have read everything when the volume is being removed: nothing is written any more.
 func TestNothingIsWrittenAfterTheEnd(t *testing.T) {
 	b := newBench(t)

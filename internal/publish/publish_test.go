@@ -203,7 +203,12 @@ func TestPublishOfWhatIsNotWholeFetches(t *testing.T) {
 			b := newBench(t)
 			b.mustPublish()
 			breakIt(b)
-			b.serve(content("v2", "a"))
+			b.provider = fetchFunc(func(_ context.Context, req *provider.Request) (*provider.Bundle, error) {
+				if b.fetches++; req.Mounted != nil {
+					t.Errorf("the provider was told that %v is mounted, which nobody knows", req.Mounted)
+				}
+				return content("v2", "a"), nil
+			})
 			if res := b.mustPublish(); !res.Fetched || b.fetches != 2 {
 				t.Errorf("result %+v after %d fetches", res, b.fetches)
 			}
