@@ -320,6 +320,29 @@ func TestCredentialFailureIsItsOwn(t *testing.T) {
 	})
 }
 
+// An identity whose access token has ended shares nothing until it is renewed, not even with itself.
+func TestEndedIdentitySharesNothing(t *testing.T) {
+	f := newFake(func(req *http.Request, n int) (*http.Response, error) { return secret(req, "value"), nil })
+	now := time.Now()
+	source := identity.NewFromRequest(identity.Config{Transport: f, Now: func() time.Time { return now }})
+	_, client := f.client(func(c *vault.Config) { c.ShareFor = time.Hour })
+	for range 2 {
+		if got := <-get(t.Context(), client, principal(t, source, "c", "s"), "one"); got.err != nil {
+			t.Fatal(got.err)
+		}
+	}
+	now = now.Add(time.Hour)
+	f.grant = func(url.Values) *http.Response {
+		return respond(nil, 401, `{"error":"invalid_client","error_description":"AADSTS7000222: expired","error_codes":[7000222]}`)
+	}
+	if got := <-get(t.Context(), client, principal(t, source, "c", "s"), "one"); provider.KindOf(got.err) != provider.Denied || got.err == nil {
+		t.Errorf("it is served %q, %v", got.value, got.err)
+	}
+	if n := len(f.requests("")); n != 1 {
+		t.Errorf("%d reads, want 1", n)
+	}
+}
+
 // What a list and an object, kinds, versions, vaults and spellings have in common must not make them one read.
 func TestWhatIsSharedIsTheSame(t *testing.T) {
 	f := newFake(func(req *http.Request, n int) (*http.Response, error) {
