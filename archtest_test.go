@@ -44,6 +44,7 @@ var law = map[string][]string{
 	"internal/emulator/emulatortest": {"internal/emulator", "internal/emulator/front"},
 	"internal/azure/bench": {"internal/azure/...", "internal/emulator/...", "internal/provider", "internal/volume",
 		"internal/provider/plugin"},
+	"internal/azure/azuretest":         {"internal/emulator", "internal/emulator/emulatortest", "internal/provider", "internal/provider/providertest"},
 	"internal/azure/encode/encodetest": nil,
 	"internal/process":                 nil,
 	"internal/conformance":             nil,
@@ -68,7 +69,8 @@ var fences = []fence{
 	{"sigs.k8s.io/controller-runtime", nil, "it costs 18 MiB per process"},
 	{"google.golang.org/grpc", []string{"internal/provider/plugin", "api/provider/v1alpha1"},
 		"the wire is an adapter, not the seam"},
-	{"testing", []string{"internal/emulator/emulatortest", "internal/provider/providertest", "internal/azure/encode/encodetest"},
+	{"testing", []string{"internal/emulator/emulatortest", "internal/provider/providertest", "internal/azure/encode/encodetest",
+		"internal/azure/azuretest"},
 		"test code does not belong into the programs"},
 }
 

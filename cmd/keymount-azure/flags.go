@@ -6,7 +6,13 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"time"
+
+	"keymount/internal/azure"
 )
+
+// maxShareReadsFor bounds --share-reads-for: a mount must not be served what a vault said long ago.
+const maxShareReadsFor = time.Minute
 
 // options are what the flags say.
 type options struct {
@@ -15,6 +21,7 @@ type options struct {
 	cloudName         string
 	constructPEMChain bool
 	separateFiles     bool
+	shareReadsFor     time.Duration
 	log               logOptions
 }
 
@@ -34,6 +41,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 		"order the certificates of a PFX: leaf, intermediates, root")
 	flags.BoolVar(&opt.separateFiles, "write-cert-and-key-in-separate-files", false,
 		"also write NAME.crt and NAME.key for a secret that is a certificate")
+	flags.DurationVar(&opt.shareReadsFor, "share-reads-for", azure.DefaultShareFor,
+		"a read that began up to this `long` before a mount may serve it, for the same identity only; 0s shares only reads in flight")
 	opt.log.register(flags)
 	for _, name := range later() {
 		flags.Var(notYet{}, name, "")
@@ -44,6 +53,8 @@ func parse(args []string, out io.Writer) (*options, error) {
 		return nil, err
 	case err != nil:
 		return nil, usageError{err}
+	case opt.shareReadsFor < 0 || opt.shareReadsFor > maxShareReadsFor:
+		return nil, usageError{fmt.Errorf("--share-reads-for %v: give a duration from 0s to %v", opt.shareReadsFor, maxShareReadsFor)}
 	case flags.NArg() > 0:
 		return nil, usageError{fmt.Errorf("unexpected argument %q: there are only flags", flags.Arg(0))}
 	}

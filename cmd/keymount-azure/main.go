@@ -73,7 +73,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		AuthorityHost:                  os.Getenv("AZURE_AUTHORITY_HOST"),
 		ConstructPEMChain:              opt.constructPEMChain,
 		WriteCertAndKeyInSeparateFiles: opt.separateFiles,
-		ShareFor:                       azure.DefaultShareFor,
+		ShareFor:                       opt.shareReadsFor,
 		UserAgent:                      "keymount-azure/" + version,
 		Logger:                         log,
 	})
