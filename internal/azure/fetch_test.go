@@ -103,7 +103,7 @@ func TestNothingIsAskedForAnInvalidClass(t *testing.T) {
 			t.Errorf("%d problems, want 4", n)
 		}
 	})
-	t.Run("an empty array is an empty volume", func(t *testing.T) {
+	row(t, "1.4/empty-array", func(t *testing.T) {
 		if b := r.mount(t, "array: []"); len(b.Files)+len(b.Versions) != 0 {
 			t.Errorf("got %v", b)
 		}
@@ -205,6 +205,8 @@ func TestAnswersWithMissingMembers(t *testing.T) {
 
 func TestHistory(t *testing.T) {
 	t.Parallel()
+	t.Attr("conformance", "1.5/objectVersionHistory")
+	t.Attr("conformance", "1.5/objectVersion")
 	r := start(t)
 	now := time.Now().Add(-time.Hour)
 	var versions []string // oldest first
@@ -248,6 +250,7 @@ func TestHistory(t *testing.T) {
 
 func TestModes(t *testing.T) {
 	t.Parallel()
+	t.Attr("conformance", "1.5/filePermission")
 	r := start(t)
 	r.PutSecret(vaultName, "one", "1")
 	req := r.request(array(entry("secret", "one"), entry("secret", "one", "objectAlias: two", "filePermission: \"0777\""), entry("secret", "one", "objectAlias: three", "filePermission: \"0\"")))
