@@ -2,6 +2,7 @@ package identity
 
 import (
 	"context"
+	"crypto/rand"
 	"fmt"
 	"strings"
 
@@ -21,7 +22,8 @@ const (
 // from then on its reads are shared. Any other token of unknown origin is exchanged, since that is what its holder could do
 // anyway, but it shares with nobody. A token that the node says came from kubelet and that names another pod cannot be:
 // something on the way is broken or lying, so that request is refused. An expired one is not refused here, because clocks
-// differ; it shares nothing and Entra ID decides.
+// differ; Entra ID decides, each time anew: what it buys is nobody's but this request's, and so is what a token buys whose
+// end cannot be read.
 func (s *FromRequest) workloadIdentity(req *provider.Request, spec Spec) (*Credential, error) {
 	const prefix = "failed to build auth config for mode None: failed to parse workload identity tokens, error: "
 	const remedy = "the CSIDriver object secrets-store.csi.k8s.io must request a token for audience " + workloadAudience
@@ -37,9 +39,14 @@ func (s *FromRequest) workloadIdentity(req *provider.Request, spec Spec) (*Crede
 		return nil, invalid(remedy, fmt.Sprintf("%sthe token for audience %s is longer than %d bytes", prefix, workloadAudience, maxToken))
 	}
 	said, err := parseClaims(assertion)
+	valid := err == nil && s.tokens.now().Before(said.expires)
+	holder := heldBy(req.Pod, assertion)
+	if !valid {
+		holder += " " + rand.Text()
+	}
 	cred := &Credential{
 		tokens: s.tokens,
-		own:    s.keys.held(modeWorkloadIdentity, spec, spec.ClientID, heldBy(req.Pod, assertion)),
+		own:    s.keys.held(modeWorkloadIdentity, spec, spec.ClientID, holder),
 		shared: s.keys.proven(modeWorkloadIdentity, spec, spec.ClientID, said),
 		fetch: func(ctx context.Context) (AccessToken, error) {
 			return s.entra.byAssertion(ctx, spec, provider.Sensitive(assertion), said)
@@ -64,7 +71,7 @@ func (s *FromRequest) workloadIdentity(req *provider.Request, spec Spec) (*Crede
 				req.Pod.Namespace, req.Pod.Name, wrong),
 			Remedy: "recreate the pod; if that does not help, check what else writes into this volume's attributes",
 		}
-	case wrong != "" || !s.tokens.now().Before(said.expires):
+	case wrong != "" || !valid:
 		cred.shares = sharesNothing
 	case proven:
 		cred.shares = sharesNow
@@ -75,7 +82,7 @@ func (s *FromRequest) workloadIdentity(req *provider.Request, spec Spec) (*Crede
 }
 
 // heldBy is what the holder of a token proves by holding it. The pod is part of it, so that a token that another pod got
-// hold of buys nothing that was fetched with it before, above all not after its end.
+// hold of buys nothing that was fetched with it before.
 func heldBy(pod provider.Pod, assertion string) string {
 	return fmt.Sprintf("%q %q %q %q %s", pod.Namespace, pod.Name, pod.UID, pod.ServiceAccount, assertion)
 }
