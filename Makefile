@@ -11,7 +11,7 @@ ROOT_KILL_TESTS := 2
 OUT        := .cache
 
 # Two compile sets only: -race with cgo for tests, and this one for everything else.
-PLAIN      := CGO_ENABLED=0 GOFLAGS="$(GOFLAGS) -trimpath"
+PLAIN      := CGO_ENABLED=0 GOFLAGS="$(GOFLAGS) -trimpath -buildvcs=false"
 TOOL       := $(PLAIN) go tool -modfile=tools/go.mod
 TESTSUM    := go tool -modfile=tools/go.mod gotestsum --format pkgname --hide-summary skipped
 
