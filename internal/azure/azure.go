@@ -59,6 +59,7 @@ type Provider struct {
 	identity identity.Source
 	vault    *vault.Client
 	log      *slog.Logger
+	places   chan struct{} // of large mounts
 }
 
 var _ provider.Provider = (*Provider)(nil)
@@ -81,6 +82,7 @@ func New(cfg Config) (*Provider, error) {
 		cfg:      cfg,
 		identity: cfg.Identity,
 		log:      cfg.Logger,
+		places:   make(chan struct{}, maxLarge),
 		vault: vault.New(vault.Config{
 			Transport:     cfg.Transport,
 			UserAgent:     cfg.UserAgent,

@@ -55,7 +55,9 @@ func (p *Provider) fetch(ctx context.Context, req *provider.Request) (*provider.
 	if err != nil {
 		return nil, err
 	}
-	m := &mount{Provider: p, spec: spec, who: who, mode: req.DefaultMode, work: encode.NewBudget(maxWork)}
+	m := &mount{Provider: p, spec: spec, who: who, mode: req.DefaultMode, work: encode.NewBudget(maxWork),
+		helpers: make(chan struct{}, max(minParallel, p.cfg.ReadsInFlightPerVault)-1)}
+	defer m.done()
 	parts, err := m.readAll(ctx)
 	if err != nil {
 		return nil, err
@@ -124,6 +126,10 @@ type mount struct {
 	size atomic.Int64 // bytes of contents so far
 	work *encode.Budget
 	stop context.CancelCauseFunc
+	// helpers bounds what runs at the same time, see inParallel.
+	helpers chan struct{}
+	growing sync.Mutex
+	large   bool // it has one of the places; guarded by growing
 }
 
 // A part is what one version of one object adds to the bundle.
@@ -136,14 +142,14 @@ type part struct {
 
 var errTooLarge = errors.New("the bundle is too large")
 
-// readAll reads every object at the same time; how much of that reaches a vault at once is the vault client's affair.
+// readAll reads many objects at the same time; how much of that reaches a vault at once is the vault client's affair.
 func (m *mount) readAll(ctx context.Context) ([]part, error) {
 	ctx, cancel := early(ctx)
 	defer cancel()
 	ctx, m.stop = context.WithCancelCause(ctx)
 	defer m.stop(nil)
 	objects := m.spec.Objects
-	parts, errs := inParallel(m.log, len(objects), func(i int) ([]part, error) { return m.readObject(ctx, &objects[i]) })
+	parts, errs := inParallel(m.log, m.helpers, len(objects), func(i int) ([]part, error) { return m.readObject(ctx, &objects[i]) })
 	if context.Cause(ctx) == errTooLarge {
 		return nil, &provider.Error{
 			Kind:    provider.Invalid,
@@ -178,19 +184,8 @@ func (m *mount) readObject(ctx context.Context, o *params.Object) ([]part, error
 	if err != nil {
 		return nil, err
 	}
-	parts, errs := inParallel(m.log, len(versions), func(i int) (part, error) { return m.readVersion(ctx, o, versions[i], i) })
+	parts, errs := inParallel(m.log, m.helpers, len(versions), func(i int) (part, error) { return m.readVersion(ctx, o, versions[i], i) })
 	return parts, joined(errs)
-}
-
-// inParallel calls do for 0 to n-1 at the same time and returns what each returned.
-func inParallel[T any](log *slog.Logger, n int, do func(i int) (T, error)) ([]T, []error) {
-	values, errs := make([]T, n), make([]error, n)
-	var group sync.WaitGroup
-	for i := range n {
-		group.Go(func() { values[i], errs[i] = guarded(log, func() (T, error) { return do(i) }) })
-	}
-	group.Wait()
-	return values, errs
 }
 
 // guarded turns a panic of do into an error: it would otherwise end the process, for every pod of the node. What was thrown

@@ -15,6 +15,9 @@ import (
 // pinned one on if one is pinned, and as many as it says. (Upstream returned one more, and nothing at all for a version or
 // an object that does not exist.)
 func (m *mount) history(ctx context.Context, o *params.Object) ([]string, error) {
+	if err := m.room(ctx, o); err != nil {
+		return nil, err
+	}
 	all, err := m.vault.Versions(ctx, m.who, m.spec.VaultURL(), vault.Kind(o.Kind), o.Name)
 	if err != nil {
 		return nil, err
@@ -46,6 +49,9 @@ func (m *mount) history(ctx context.Context, o *params.Object) ([]string, error)
 // readVersion reads one version of an object, "" for the newest, and turns it into files.
 func (m *mount) readVersion(ctx context.Context, o *params.Object, version string, index int) (part, error) {
 	out := part{object: o}
+	if err := m.room(ctx, o); err != nil {
+		return out, err
+	}
 	var files encode.Files
 	var wrong error // with the object, not with reading it
 	switch o.Kind {
