@@ -2,8 +2,10 @@ package main
 
 import (
 	"context"
+	"fmt"
 	"net"
 	"os"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -23,6 +25,7 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"answers":    answers,
+			"hardened":   hardened,
 			"leave-over": leaveOver,
 			"mode":       mode,
 			"terminate":  terminate,
@@ -45,6 +48,19 @@ func leaveOver(ts *testscript.TestScript, _ bool, args []string) {
 	ts.Check(err)
 	l.SetUnlinkOnClose(false)
 	ts.Check(l.Close())
+}
+
+// hardened checks that the last background program writes no core dump: it does so first thing, with all that hardens it.
+func hardened(ts *testscript.TestScript, _ bool, _ []string) {
+	programs := ts.BackgroundCmds()
+	limits, err := os.ReadFile(fmt.Sprintf("/proc/%d/limits", programs[len(programs)-1].Process.Pid))
+	ts.Check(err)
+	for line := range strings.Lines(string(limits)) {
+		if strings.HasPrefix(line, "Max core file size") && strings.Fields(line)[4] == "0" && strings.Fields(line)[5] == "0" {
+			return
+		}
+	}
+	ts.Fatalf("it may write core dumps: %s", limits)
 }
 
 // mode FILE MODE checks a file's mode as ls shows it.

@@ -59,6 +59,9 @@ func TestFailedFirstMountLeavesNothing(t *testing.T) {
 		"a provider that writes nothing says it wrote": {
 			provider: answering(&provider.Bundle{SelfWritten: true}), want: "which it cannot have done",
 		},
+		"a provider hands over files and says it wrote them itself": {
+			provider: selfWriter{answering(&provider.Bundle{SelfWritten: true, Files: content("v1", "a").Files})}, want: "which it cannot have done",
+		},
 		"there is no such provider": {
 			change: func(v *publish.Volume) { v.Provider = "other" }, kind: provider.Invalid,
 			want: `error connecting to provider "other": provider not found: provider "other"`,
@@ -66,8 +69,9 @@ func TestFailedFirstMountLeavesNothing(t *testing.T) {
 		"no provider": {change: func(v *publish.Volume) { v.Provider = "" }, kind: provider.Invalid, want: "provider not set in shop/db"},
 		"no parameters": {change: func(v *publish.Volume) { v.Request.Parameters = nil }, kind: provider.Invalid,
 			want: "parameters not set in shop/db"},
-		"no id":             {change: func(v *publish.Volume) { v.ID = "" }, kind: provider.Invalid, want: "no id"},
-		"a relative target": {change: func(v *publish.Volume) { v.Target = "mount" }, kind: provider.Invalid, want: `"mount"`},
+		"no id":                  {change: func(v *publish.Volume) { v.ID = "" }, kind: provider.Invalid, want: "no id"},
+		"a target with a way up": {change: func(v *publish.Volume) { v.Target += "/x/.." }, kind: provider.Invalid, want: "not an absolute, clean path"},
+		"a relative target":      {change: func(v *publish.Volume) { v.Target = "mount" }, kind: provider.Invalid, want: `"mount"`},
 	} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)

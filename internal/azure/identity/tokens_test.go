@@ -182,6 +182,27 @@ func TestEarlyRenewal(t *testing.T) {
 	})
 }
 
+// A token that ends in the next moment would end on its way.
+func TestTokensAreNotUsedInTheirLastMoment(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBank()
+		if got := <-ask(t.Context(), b.holder(1)); got.err != nil {
+			t.Fatal(got.err)
+		}
+		down := &provider.Error{Kind: provider.Unavailable, Message: "down"}
+		b.answer = func(context.Context, byte) (AccessToken, error) { return AccessToken{}, down }
+		time.Sleep(time.Hour - lastMoment - time.Second)
+		if got := <-ask(t.Context(), b.holder(1)); got.err != nil {
+			t.Errorf("before its last moment: %v", got.err)
+		}
+		synctest.Wait()
+		time.Sleep(2 * time.Second)
+		if got := <-ask(t.Context(), b.holder(1)); !errors.Is(got.err, down) {
+			t.Errorf("in its last moment: %v, %v", got.token, got.err)
+		}
+	})
+}
+
 func TestRejectedTokenIsReplacedOnce(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := newBank()

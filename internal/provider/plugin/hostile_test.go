@@ -1,0 +1,56 @@
+package plugin_test
+
+import (
+	"context"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"keymount/api/provider/v1alpha1"
+	"keymount/internal/provider"
+	"keymount/internal/provider/plugin"
+)
+
+// Anybody can write details as our own server does. They go to logs, Events and terminals like any other text of theirs.
+func TestDetailsAreCleanedAndBounded(t *testing.T) {
+	dirty := "a\x1b[31m\u202eb" + strings.Repeat("x", 5000)
+	st, err := status.New(codes.Internal, "text").WithDetails(&errdetails.ErrorInfo{Domain: "keymount.dev", Reason: "denied",
+		Metadata: map[string]string{"object": dirty, "message": dirty, "remedy": dirty, "retryAfter": "90000h"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	socket := socketPath(t)
+	serveForeign(t, socket, func(context.Context, *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) { return nil, st.Err() })
+	_, err = client(t, socket).Fetch(deadline(t), request())
+	all := provider.ErrorsOf(err)
+	if len(all) != 1 || all[0].Kind != provider.Denied || all[0].RetryAfter != time.Hour {
+		t.Fatalf("%d failures: %v", len(all), err)
+	}
+	for name, text := range map[string]string{"object": all[0].Object, "message": all[0].Message, "remedy": all[0].Remedy} {
+		if !strings.HasPrefix(text, "a [31m bxx") || !strings.HasSuffix(text, "x...") || len(text) > 2048 {
+			t.Errorf("%s has %d bytes: %.20q...", name, len(text), text)
+		}
+	}
+}
+
+// A driver that sets no deadline, and goes away in a manner that nobody notices, must not leave calls that never end.
+func TestCallsWithoutADeadlineEnd(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		hangs := fetch(func(ctx context.Context, _ *provider.Request) (*provider.Bundle, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		start := time.Now()
+		_, err := plugin.NewServer(hangs, plugin.Info{}, slog.New(slog.DiscardHandler)).Mount(t.Context(),
+			&v1alpha1.MountRequest{Attributes: "{}", Secrets: "{}", Permission: "420"})
+		if took := time.Since(start); err == nil || took > 2*time.Minute {
+			t.Errorf("after %v: %v", took, err)
+		}
+	})
+}
