@@ -3,6 +3,7 @@ package plugin_test
 import (
 	"context"
 	"log/slog"
+	"strconv"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -53,4 +54,23 @@ func TestCallsWithoutADeadlineEnd(t *testing.T) {
 			t.Errorf("after %v: %v", took, err)
 		}
 	})
+}
+
+// Warnings become log lines and Events.
+func TestWarningsAreBounded(t *testing.T) {
+	socket := socketPath(t)
+	serveForeign(t, socket, func(context.Context, *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+		out := &v1alpha1.MountResponse{ObjectVersion: []*v1alpha1.ObjectVersion{{Id: "o", Version: "1"}}}
+		for i := range 1000 {
+			out.Files = append(out.Files, &v1alpha1.File{Path: strconv.Itoa(i), Mode: 0o4755})
+		}
+		return out, nil
+	})
+	b, err := client(t, socket).Fetch(deadline(t), request())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(b.Warnings); len(b.Files) != 1000 || n != 33 || b.Warnings[n-1] != "the modes of 968 more files were cut in the same way" {
+		t.Errorf("%d files, %d warnings, the last is %q", len(b.Files), n, b.Warnings[n-1])
+	}
 }

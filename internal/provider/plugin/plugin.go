@@ -35,6 +35,7 @@ const (
 	maxPathBytes        = 4096  // PATH_MAX
 	maxVersionBytes     = 4096  // id or version of one object
 	maxFailures         = 32    // failures that travel one by one; what is beyond is counted
+	maxWarnings         = 32    // files of one answer that are warned of one by one
 	maxTextBytes        = 2048  // one message or remedy
 	maxStatusBytes      = 8192  // the status text as a whole: some HTTP/2 peers take no more
 	maxObjectBytes      = 512   // the name of a failed object

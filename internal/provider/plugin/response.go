@@ -54,6 +54,7 @@ func decodeBundle(in *v1alpha1.MountResponse) (*provider.Bundle, error) {
 		}
 		out.Versions = append(out.Versions, provider.ObjectVersion{ID: v.GetId(), Version: v.GetVersion()})
 	}
+	more := 0
 	for _, f := range files {
 		if len(f.GetPath()) > maxPathBytes {
 			return nil, malformed("the provider named a file of more than %d bytes", maxPathBytes)
@@ -62,11 +63,17 @@ func decodeBundle(in *v1alpha1.MountResponse) (*provider.Bundle, error) {
 		if err != nil {
 			return nil, err
 		}
-		if cut {
+		switch {
+		case cut && len(out.Warnings) < maxWarnings:
 			out.Warnings = append(out.Warnings, fmt.Sprintf("file %q: the provider asked for mode %#o, which became %#o",
 				clean(f.GetPath(), maxObjectBytes), f.GetMode(), mode))
+		case cut:
+			more++
 		}
 		out.Files = append(out.Files, provider.File{Path: f.GetPath(), Mode: mode, Contents: f.GetContents()})
+	}
+	if more > 0 {
+		out.Warnings = append(out.Warnings, fmt.Sprintf("the modes of %d more files were cut in the same way", more))
 	}
 	return out, nil
 }
