@@ -85,23 +85,29 @@ func (d *discovery) claim(address string) (doc *document, mine bool) {
 }
 
 func (d *discovery) fetch(req *http.Request, address string, doc *document) (*http.Response, error) {
-	resp, err := d.next.RoundTrip(req)
 	var body []byte
-	if err == nil {
-		body, err = io.ReadAll(&boundedBody{ReadCloser: resp.Body, left: MaxAnswer})
-		resp.Body.Close()
-	}
-	keep := err == nil && resp.StatusCode == http.StatusOK && usable(body)
-	d.mu.Lock()
-	if keep {
-		doc.body, doc.header, doc.expires = body, resp.Header.Clone(), d.now().Add(discoveryLife)
-	} else if d.docs[address] == doc {
-		delete(d.docs, address)
-	}
-	d.mu.Unlock()
-	close(doc.done)
+	var header http.Header // nil if the document is not to be kept
+	defer func() {         // also when something below panics: those who wait would wait for ever, and all who come later
+		d.mu.Lock()
+		if header != nil {
+			doc.body, doc.header, doc.expires = body, header, d.now().Add(discoveryLife)
+		} else if d.docs[address] == doc {
+			delete(d.docs, address)
+		}
+		d.mu.Unlock()
+		close(doc.done)
+	}()
+	resp, err := d.next.RoundTrip(req)
 	if err != nil {
 		return nil, err
+	}
+	body, err = io.ReadAll(&boundedBody{ReadCloser: resp.Body, left: MaxAnswer})
+	resp.Body.Close()
+	if err != nil {
+		return nil, err
+	}
+	if resp.StatusCode == http.StatusOK && usable(body) {
+		header = resp.Header.Clone()
 	}
 	resp.Body = io.NopCloser(bytes.NewReader(body))
 	return resp, nil

@@ -83,3 +83,32 @@ func TestUnusableDiscoveryIsNotKept(t *testing.T) {
 		}
 	}
 }
+
+// A panic ends one fetch, not the tenant: nobody is left waiting for it.
+func TestPanicDuringDiscoveryHoldsUpNobody(t *testing.T) {
+	const good = `{"token_endpoint":"https://login.example/token"}`
+	first := true
+	get, _ := discoveryOf(t, func(string) string {
+		if first {
+			first = false
+			panic("odd answer")
+		}
+		return good
+	})
+	const address = "https://login.example/tenant/v2.0" + discoveryPath
+	func() {
+		defer func() { recover() }() // as the fetch of a token does
+		get(address)
+		t.Error("no panic")
+	}()
+	answered := make(chan string, 1)
+	go func() { answered <- get(address) }()
+	select {
+	case got := <-answered:
+		if got != good {
+			t.Errorf("got %q", got)
+		}
+	case <-time.After(30 * time.Second):
+		t.Fatal("the next one waits for a fetch that has ended")
+	}
+}
