@@ -3,13 +3,17 @@ package plugin_test
 import (
 	"context"
 	"log/slog"
+	"net"
 	"strconv"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
@@ -72,5 +76,56 @@ func TestWarningsAreBounded(t *testing.T) {
 	}
 	if n := len(b.Warnings); len(b.Files) != 1000 || n != 33 || b.Warnings[n-1] != "the modes of 968 more files were cut in the same way" {
 		t.Errorf("%d files, %d warnings, the last is %q", len(b.Files), n, b.Warnings[n-1])
+	}
+}
+
+// A dropper closes every connection that it has taken.
+type dropper struct {
+	net.Listener
+	mu    sync.Mutex
+	taken []net.Conn
+}
+
+func (d *dropper) Accept() (net.Conn, error) {
+	c, err := d.Listener.Accept()
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.taken = append(d.taken, c)
+	return c, err
+}
+
+func (d *dropper) drop() {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	for _, c := range d.taken {
+		c.Close()
+	}
+	d.taken = nil
+}
+
+// A provider that goes away in every call is asked twice, not again and again until the deadline.
+func TestProviderThatAlwaysGoesAway(t *testing.T) {
+	socket := socketPath(t)
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	d := &dropper{Listener: l}
+	g := grpc.NewServer()
+	var calls atomic.Int64
+	v1alpha1.RegisterCSIDriverProviderServer(g, foreign{mount: func(context.Context, *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+		calls.Add(1)
+		d.drop()
+		return &v1alpha1.MountResponse{}, nil
+	}})
+	ended := make(chan struct{})
+	go func() { defer close(ended); g.Serve(d) }()
+	t.Cleanup(func() { g.Stop(); <-ended })
+	_, err = client(t, socket).Fetch(deadline(t), request())
+	if provider.KindOf(err) != provider.Unavailable || err == nil || !strings.Contains(err.Error(), "went away during the call") {
+		t.Errorf("kind %v: %v", provider.KindOf(err), err)
+	}
+	if n := calls.Load(); n != 2 {
+		t.Errorf("it was called %d times, want 2", n)
 	}
 }
