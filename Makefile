@@ -43,6 +43,8 @@ test-kill: ## kill a writer at every system call and at 500 random moments
 	@scripts/count-root-tests $(OUT)/kill.json $(ROOT_KILL_TESTS)
 
 test-recordings: ## compare the emulator and the provider with recorded answers of the service
+	go -C test/recordings/pins mod download
+	go -C test/recordings/azkeys02 mod download
 	cd test/recordings && go test -count=1 -v ./...
 
 lint: ## gofmt, go vet, staticcheck
