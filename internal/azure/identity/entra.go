@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -84,6 +85,7 @@ type asking struct {
 	transport http.RoundTripper
 	mu        sync.Mutex
 	lastErr   error // of the last request, nil if it was answered: azidentity keeps the text of errors only
+	granted   bool  // an answer said that it held a token
 }
 
 func (e *entra) asking(spec Spec, who string) *asking {
@@ -107,6 +109,7 @@ func (a *asking) Do(req *http.Request) (*http.Response, error) {
 	resp, err := t.Do(req)
 	a.mu.Lock()
 	a.lastErr = err
+	a.granted = a.granted || err == nil && resp.StatusCode < 300 && !strings.HasSuffix(req.URL.Path, discoveryPath)
 	a.mu.Unlock()
 	return resp, err
 }

@@ -33,13 +33,13 @@ func (a *asking) explain(ctx context.Context, err error) *provider.Error {
 			Message: where + ": no answer in time", Remedy: unreachable(a.spec.Authority)}
 	}
 	a.mu.Lock()
-	last := a.lastErr
+	last, granted := a.lastErr, a.granted
 	a.mu.Unlock()
-	if a.chain {
+	if a.chain && !granted {
 		return &provider.Error{Kind: provider.Denied, Message: where + ": " + Tidy(err.Error()),
 			Remedy: "sign in with `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"}
 	}
-	if last == nil {
+	if last == nil || granted {
 		return &provider.Error{Kind: provider.Internal, Message: where + ": the answer is not one of Entra ID's",
 			Remedy: "check what answers at " + a.spec.Authority + ", such as a proxy or captive portal"}
 	}
