@@ -1,7 +1,9 @@
 package vault_test
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net/http"
 	"strings"
 	"testing"
@@ -58,4 +60,24 @@ func TestNobodyStopsAVaultForLong(t *testing.T) {
 			t.Errorf("another identity waited for %v, want up to 30 s", waited)
 		}
 	})
+}
+
+// An answer that something on the way has put into another encoding must not become another secret.
+func TestAnswersAreUTF8(t *testing.T) {
+	f := newFake(func(req *http.Request, _ int) (*http.Response, error) { return secret(req, "p\u00e4ssword"), nil })
+	source, client := f.client()
+	who := principal(t, source, "c", "s")
+	if s, err := client.Secret(t.Context(), who, vaultURL, "one", ""); err != nil || string(s.Value) != "p\u00e4ssword" {
+		t.Errorf("%v, %v", s, err)
+	}
+	f.answer = func(req *http.Request, _ int) (*http.Response, error) {
+		resp := secret(req, "PASSWORD")
+		body, err := io.ReadAll(resp.Body)
+		resp.Body = io.NopCloser(bytes.NewReader(bytes.ReplaceAll(body, []byte("PASSWORD"), []byte("p\xe4ssword")))) // Latin-1
+		return resp, err
+	}
+	s, err := client.Secret(t.Context(), who, vaultURL, "two", "")
+	if provider.KindOf(err) != provider.Internal || err == nil || !strings.Contains(err.Error(), "not UTF-8") || strings.Contains(err.Error(), "ssword") {
+		t.Errorf("%v, kind %v: %v", s, provider.KindOf(err), err)
+	}
 }

@@ -9,6 +9,7 @@ import (
 	"net/url"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"keymount/internal/provider"
 )
@@ -200,8 +201,12 @@ func decodePage(o object, body []byte) (page []Version, next string, err error) 
 	return page, w.NextLink, nil
 }
 
-// unmarshal is encoding/json with errors that repeat nothing of the body.
+// unmarshal is encoding/json with errors that repeat nothing of the body. Bytes that are no UTF-8, which JSON does not have
+// (RFC 8259 8.1), are refused: the library would put other characters into the secret for them.
 func unmarshal(body []byte, into any) error {
+	if !utf8.Valid(body) {
+		return errors.New("it is not UTF-8")
+	}
 	err := json.Unmarshal(body, into)
 	var syntax *json.SyntaxError
 	var wrong *json.UnmarshalTypeError
