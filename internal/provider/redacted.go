@@ -8,6 +8,10 @@ import (
 
 const redacted = "[redacted]"
 
+// What the two types below cannot do: package fmt asks no method of a value in an unexported field, so a struct that keeps
+// one there is not to be printed, or has a String and Format of its own; and encoding/json writes keys of maps as they are,
+// so they are values of maps and never keys.
+
 // Contents are the bytes of a file. They print as "[redacted]" under every verb, in logs and in JSON.
 type Contents []byte
 
@@ -34,6 +38,6 @@ func (Sensitive) LogValue() slog.Value { return slog.StringValue(redacted) }
 func (Contents) MarshalJSON() ([]byte, error)  { return []byte(`"` + redacted + `"`), nil }
 func (Sensitive) MarshalJSON() ([]byte, error) { return []byte(`"` + redacted + `"`), nil }
 
-// MarshalText implements encoding.TextMarshaler, which YAML and XML encoders and JSON map keys use.
+// MarshalText implements encoding.TextMarshaler, which YAML and XML encoders use.
 func (Contents) MarshalText() ([]byte, error)  { return []byte(redacted), nil }
 func (Sensitive) MarshalText() ([]byte, error) { return []byte(redacted), nil }
