@@ -51,7 +51,7 @@ func (p *parser) objects() []Object {
 func (p *parser) entries() ([]*yaml.Node, bool) {
 	text := p.get(keyObjects)
 	if text == "" {
-		p.problem(field(keyObjects), "list the objects under array:", "objects is not set")
+		p.problem(field(keyObjects), p.orSlip(keyObjects, "list the objects under array:"), "objects is not set")
 		return nil, false
 	}
 	if len(text) > maxObjectsText {

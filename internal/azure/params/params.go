@@ -160,7 +160,7 @@ func (p *parser) vault() string {
 	const remedy = "give the vault's name as the portal shows it, not its address"
 	switch {
 	case name == "":
-		p.problem(field(keyVault), "name the vault to read from", "keyvaultName is not provided")
+		p.problem(field(keyVault), p.orSlip(keyVault, "name the vault to read from"), "keyvaultName is not provided")
 	case len(name) < 3 || len(name) > 24:
 		p.problem(field(keyVault), remedy, "failed to get vault: Invalid vault name: %q, must be between 3 and 24 chars", show(name))
 	case !onlyLettersDigitsAnd(name, "-"):
@@ -175,7 +175,7 @@ func (p *parser) tenant() string {
 		key, tenant = keyTenantOld, p.get(keyTenantOld)
 	}
 	if tenant == "" {
-		p.problem(field(keyTenant), "set it to the directory (tenant) id of the vault's subscription", "tenantId is not provided")
+		p.problem(field(keyTenant), p.orSlip(keyTenant, "set it to the directory (tenant) id of the vault's subscription"), "tenantId is not provided")
 		return ""
 	}
 	if len(tenant) > maxIdentifier || !onlyLettersDigitsAnd(tenant, ".-") {

@@ -180,6 +180,14 @@ func TestVaultAndTenant(t *testing.T) {
 	row(t, "1.4/keyvaultName", func(t *testing.T) {
 		refused(t, without("keyvaultName"), "parameters.keyvaultName", "keyvaultName is not provided")
 		refused(t, with("keyvaultName", " \n"), "parameters.keyvaultName", "keyvaultName is not provided")
+		for slip, missing := range map[string]string{"keyVaultName": "keyvaultName", "keyvaltName": "keyvaultName", "TenantID": "tenantID", "object": "objects"} {
+			m := without(missing)
+			m[slip] = "x"
+			_, err := params.Parse(m, params.Options{})
+			if want := "write " + missing + " where the class says " + slip; len(provider.ErrorsOf(err)) != 1 || provider.ErrorsOf(err)[0].Remedy != want {
+				t.Errorf("%s for %s is refused with %+v, want the remedy %q", slip, missing, provider.ErrorsOf(err), want)
+			}
+		}
 	})
 	for _, id := range []string{"1.4/keyvaultName-syntax", "4/vault-name"} {
 		row(t, id, func(t *testing.T) {

@@ -2,6 +2,8 @@ package params
 
 import (
 	"fmt"
+	"iter"
+	"maps"
 	"slices"
 	"strings"
 	"unicode"
@@ -87,16 +89,31 @@ func printable(s string) bool {
 // unknownKeys warns of parameters that look like a misspelt known one. Others are no business of ours: kubelet, the driver
 // and other providers add their own.
 func (p *parser) unknownKeys() {
+	for k, meant := range p.slips() {
+		p.warn("parameters.%s is not a parameter and was ignored; did you mean %s?", show(k), meant)
+	}
+}
+
+// orSlip is the remedy for a parameter that is missing: where another one looks like a misspelt form of it, that is the cause,
+// and a warning would be lost because there is no result that carries it.
+func (p *parser) orSlip(missing, remedy string) string {
+	for k, meant := range p.slips() {
+		if meant == missing || missing == keyTenant && meant == keyTenantOld {
+			return "write " + meant + " where the class says " + show(k)
+		}
+	}
+	return remedy
+}
+
+// slips yields the parameters that look like a misspelt known one, and that one, always in the same order.
+func (p *parser) slips() iter.Seq2[string, string] {
 	known := []string{keyPodIdentity, keyManagedIdentity, keyTokenProxy, keyVault, keyTenant, keyTenantOld, keyCloudFile,
 		keyCloud, keyClient, keyUserAssigned, keyObjects}
-	keys := make([]string, 0, len(p.values))
-	for k := range p.values {
-		keys = append(keys, k)
-	}
-	slices.Sort(keys) // the same class gives the same warnings in the same order
-	for _, k := range keys {
-		if meant, ok := slip(k, known); ok {
-			p.warn("parameters.%s is not a parameter and was ignored; did you mean %s?", show(k), meant)
+	return func(yield func(k, meant string) bool) {
+		for _, k := range slices.Sorted(maps.Keys(p.values)) {
+			if meant, ok := slip(k, known); ok && !yield(k, meant) {
+				return
+			}
 		}
 	}
 }
