@@ -45,8 +45,7 @@ func (Folder) Mount(target string) error {
 		return err
 	}
 	if len(foreign) > 0 {
-		return refuseTarget(target, "holds "+strings.Join(foreign, ", ")+", which no volume has",
-			"name a folder that is empty or does not exist, or remove them")
+		return refuseTarget(target, "holds "+strings.Join(foreign, ", ")+", which is not part of a volume", "name a folder that is empty or does not exist")
 	}
 	if unixModes && info.Mode().Perm() != 0o700 {
 		if err := v.root.Chmod(".", 0o700); err != nil {
