@@ -16,13 +16,15 @@ import (
 func newRun(std streams) *cobra.Command {
 	var seed string
 	cmd := &cobra.Command{
-		Use:   "run [--seed FILE] -- COMMAND [ARGUMENT...]",
-		Short: "Run a command that sees the emulator in place of Azure",
+		Use:                   "run [--seed FILE] -- COMMAND [ARGUMENT...]",
+		DisableFlagsInUseLine: true, // they go before the command
+		Short:                 "Run a command that sees the emulator in place of Azure",
 		Long: `run starts an emulator and then COMMAND, with these variables in its environment:
 
   HTTPS_PROXY       leads requests for the emulator's hosts there, and refuses all others
   NO_PROXY          is emptied, so that no host goes around it
-  SSL_CERT_FILE     the certificate of the emulator's own CA
+  SSL_CERT_FILE     the certificate of the emulator's own CA; CURL_CA_BUNDLE, REQUESTS_CA_BUNDLE and
+                    NODE_EXTRA_CA_CERTS name it too
   ` + adminVariable + ` and ` + secretVariable + `
                     let the other commands of keyvault-emulator control it
 

@@ -189,6 +189,9 @@ of the seed whose federated credential names the issuer and system:serviceaccoun
 		Example: `  keyvault-emulator token "$AZURE_FEDERATED_TOKEN_FILE" --namespace default --service-account demo`,
 		Args:    exactly("FILE"),
 		RunE: func(cmd *cobra.Command, args []string) error {
+			if in.Namespace == "" || in.ServiceAccount == "" {
+				return usage(cmd, errors.New("--namespace and --service-account are needed"))
+			}
 			var out struct {
 				Token string `json:"token"`
 			}

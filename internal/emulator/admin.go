@@ -217,7 +217,7 @@ func (s *Server) mint(in TokenInput) (string, error) {
 		return "", err
 	}
 	if in.Namespace == "" || in.ServiceAccount == "" {
-		return "", fmt.Errorf("namespace and service account are needed")
+		return "", fmt.Errorf("a token needs the namespace and the name of a service account")
 	}
 	life := time.Hour
 	if in.Lifetime != "" {
