@@ -44,13 +44,16 @@ func parse(args []string, out io.Writer) (*options, error) {
 	flags.DurationVar(&opt.shareReadsFor, "share-reads-for", azure.DefaultShareFor,
 		"a read that began up to this `long` before a mount may serve it, for the same identity only; 0s shares only reads in flight")
 	opt.log.register(flags)
+	refused := ""
 	for _, name := range later() {
-		flags.Var(notYet{}, name, "")
+		flags.Var(notYet{name, &refused}, name, "")
 	}
 	switch err := flags.Parse(args); {
 	case errors.Is(err, flag.ErrHelp):
 		printHelp(out, flags)
 		return nil, err
+	case refused != "": // the package's own text speaks of a wrong value
+		return nil, usageError{fmt.Errorf("--%s: this version does not have it; it comes with the whole provider", refused)}
 	case err != nil:
 		return nil, usageError{err}
 	case opt.shareReadsFor < 0 || opt.shareReadsFor > maxShareReadsFor:
@@ -70,12 +73,16 @@ func later() []string {
 }
 
 // notYet refuses a flag rather than let it seem to work.
-type notYet struct{}
+type notYet struct {
+	name    string
+	refused *string // set to name if the flag is given
+}
 
 func (notYet) String() string   { return "" }
 func (notYet) IsBoolFlag() bool { return true } // so that no value is needed to be told
-func (notYet) Set(string) error {
-	return errors.New("this version does not have it; it comes with the whole provider")
+func (f notYet) Set(string) error {
+	*f.refused = f.name
+	return errors.New("not there yet")
 }
 
 func printHelp(out io.Writer, flags *flag.FlagSet) {
