@@ -80,8 +80,10 @@ func outside(ctx context.Context) error {
 	}
 	say("1", "An emulated Azure runs on this machine for as long as the demo does: Entra ID, and a key vault with\n"+
 		"a secret, a key and a certificate ("+seed+"). Programs reach it by its\n"+
-		"real name, "+vault+".vault.azure.net, and cannot tell the difference.")
-	command("keyvault-emulator run --seed " + seed + " -- ...")
+		"real name, "+vault+".vault.azure.net, and cannot tell the difference. It knows one\n"+
+		"application with a client secret, and that is who asks below.")
+	command("export AZURE_CLIENT_ID=" + clientID + " AZURE_CLIENT_SECRET=" + clientSecret)
+	fmt.Print(indent("$ keyvault-emulator run --seed " + seed + " -- ..."))
 	cmd := exec.CommandContext(ctx, "keyvault-emulator", "run", "--seed", filepath.Join(dir, "seed.yaml"), "--", self)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), insideEnv+"="+dir, "AZURE_CLIENT_ID="+clientID, "AZURE_CLIENT_SECRET="+clientSecret)
@@ -128,8 +130,9 @@ func inside(ctx context.Context, dir string) error {
 	}
 
 	say("4", "The secret is rotated in the vault. keymount takes it up, and says so in one line.")
-	command("keyvault-emulator secret set " + vault + " db-password")
-	version, err := rotate(ctx, expected.next())
+	value := expected.next()
+	command("printf " + value + " | keyvault-emulator secret set " + vault + " db-password")
+	version, err := rotate(ctx, value)
 	if err != nil {
 		return err
 	}
@@ -153,7 +156,7 @@ func inside(ctx context.Context, dir string) error {
 		}
 		fmt.Println("\nChecked: every byte is what the vault holds, and every request was needed.")
 	}
-	fmt.Println("\nThat is all. Yours next: keymount mount --help")
+	fmt.Println("\nThat is all. Yours next: docs/cli.md, which begins with this vault as a playground.")
 	return nil
 }
 
