@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"reflect"
+	"slices"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -89,7 +91,7 @@ func readDocument(doc []byte) (c *class, kind string, err error) {
 	}
 	head := metav1.TypeMeta{}
 	if err := sigsyaml.Unmarshal(doc, &head); err != nil || head.APIVersion == "" || head.Kind == "" {
-		return nil, "", errors.New("it has no apiVersion and kind, so it is no Kubernetes manifest")
+		return nil, "", errors.New("it lacks apiVersion or kind, so it is no Kubernetes manifest")
 	}
 	group, version, _ := strings.Cut(head.APIVersion, "/")
 	switch {
@@ -136,7 +138,7 @@ func decodeClass(doc []byte) (*class, error) {
 	}
 	var wrong *json.UnmarshalTypeError
 	if err := json.Unmarshal(data, c.SecretProviderClass); errors.As(err, &wrong) {
-		return nil, fmt.Errorf("%s holds a %s where the API has %s: is it text that needs quotes?", wrong.Field, wrong.Value, typeName(wrong.Type))
+		return nil, wrongType(wrong, data)
 	} else if err != nil {
 		return nil, err
 	}
@@ -155,6 +157,56 @@ func decodeClass(doc []byte) (*class, error) {
 		c.Namespace = "default"
 	}
 	return c, nil
+}
+
+// wrongType says which field has a value of another type than the API's. The decoder names the map of the parameters, but not
+// the one in it that is wrong: most often that is objects, written as a list where the API has the text of one.
+func wrongType(wrong *json.UnmarshalTypeError, manifest []byte) error {
+	field, value := wrong.Field, valueName(strings.Fields(wrong.Value)[0]) // as in "number 5"
+	advice := "is it text that needs quotes?"
+	if key, kind := firstNotText(manifest); field == "spec.parameters" && key != "" {
+		field, value = field+"."+key, valueName(kind)
+		if kind == "array" || kind == "object" {
+			advice = fmt.Sprintf("write %q, which makes text of all that is indented below it", key+": |")
+		}
+	}
+	return fmt.Errorf("%s holds %s where the API has %s: %s", field, value, typeName(wrong.Type), advice)
+}
+
+// firstNotText returns the parameter that the decoder has stumbled over, and what it is in JSON.
+func firstNotText(manifest []byte) (key, kind string) {
+	var m struct {
+		Spec struct {
+			Parameters map[string]any `json:"parameters"`
+		} `json:"spec"`
+	}
+	if json.Unmarshal(manifest, &m) != nil {
+		return "", ""
+	}
+	for _, key := range slices.Sorted(maps.Keys(m.Spec.Parameters)) {
+		switch m.Spec.Parameters[key].(type) {
+		case []any:
+			return key, "array"
+		case map[string]any:
+			return key, "object"
+		case bool:
+			return key, "bool"
+		case float64:
+			return key, "number"
+		}
+	}
+	return "", ""
+}
+
+// valueName is how people who write manifests call a type of JSON's.
+func valueName(kind string) string {
+	switch kind {
+	case "array":
+		return "a list"
+	case "object":
+		return "a map"
+	}
+	return "a " + kind
 }
 
 // typeName is how people who write manifests call a type.

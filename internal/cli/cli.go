@@ -116,10 +116,13 @@ development machine, a VM or in a CI job.`,
   keymount mount -f class.yaml --identity default --watch ./secrets`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
-		Args:          usageArgs(cobra.NoArgs, "keymount"),
+		Version:       env.Version,
+		Args:          unknownCommand,
 		RunE:          func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SuggestionsMinimumDistance = 2
+	root.SetVersionTemplate("keymount {{.Version}}\n")
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return &usageError{err.Error(), fmt.Sprintf("%q lists the flags", cmd.CommandPath()+" --help")}
 	})
@@ -137,6 +140,18 @@ func versionCommand(env Env) *cobra.Command {
 			return err
 		},
 	}
+}
+
+// unknownCommand refuses what is no command, and names the one that was probably meant.
+func unknownCommand(cmd *cobra.Command, args []string) error {
+	err := usageArgs(cobra.NoArgs, "keymount")(cmd, args)
+	var usage *usageError
+	if errors.As(err, &usage) {
+		if meant := cmd.SuggestionsFor(args[0]); len(meant) > 0 {
+			usage.hint = fmt.Sprintf("did you mean %q?", meant[0])
+		}
+	}
+	return err
 }
 
 // usageArgs makes a failed check of the arguments a usage error.

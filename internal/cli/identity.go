@@ -61,6 +61,9 @@ func (o *identityOptions) complete(getenv func(string) string, socket bool) erro
 			o.tokenFile = getenv("AZURE_FEDERATED_TOKEN_FILE")
 		}
 	}
+	if socket && o.secretFile != "" && o.clientID == "" {
+		return &usageError{"--client-secret-file without --client-id", "give --client-id too: of the environment nothing is handed to a provider behind a socket"}
+	}
 	hasSecret := o.secretFile != "" || o.secretEnv != ""
 	switch o.mode {
 	case identityManifest, identityDefault:

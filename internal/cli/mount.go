@@ -47,7 +47,7 @@ func mountCommand(env Env) *cobra.Command {
 	fs.DurationVar(&o.interval, "interval", defaultInterval, "time between refreshes, at least "+minInterval.String())
 	fs.StringVarP(&o.output, "output", "o", "table", "`form` of the output: table, or json (one object per line)")
 	o.identity.flags(fs)
-	fs.StringVar(&o.socket, "provider-socket", "", "`socket` of a provider to use instead of the built-in ones")
+	fs.StringVar(&o.socket, "provider-socket", "", "`socket` (a path, or unix:///path) of a provider to use instead of the built-in ones")
 	return cmd
 }
 

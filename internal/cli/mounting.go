@@ -98,9 +98,13 @@ func (m *mounting) checkIdentity() error {
 	}
 	const or = `; or ask as yourself: --identity default, after "az login"`
 	switch {
-	case secret && (id.clientID == "" || id.secretFile == "" && id.secretEnv == ""):
+	case secret && id.clientID == "" && id.secretFile == "" && id.secretEnv == "":
 		return &usageError{"the class uses a service principal, whose client id and secret are not given",
 			"set AZURE_CLIENT_ID and AZURE_CLIENT_SECRET, or give --client-id and --client-secret-file" + or}
+	case secret && id.clientID == "":
+		return &usageError{"the class uses a service principal, whose client id is not given", "set AZURE_CLIENT_ID, or give --client-id" + or}
+	case secret && id.secretFile == "" && id.secretEnv == "":
+		return &usageError{"the class uses a service principal, whose client secret is not given", "set AZURE_CLIENT_SECRET, or give --client-secret-file" + or}
 	case token && id.tokenFile == "":
 		return &usageError{"the class uses " + spec.Mode.String() + ", and no service account token is given",
 			"give --token-file or AZURE_FEDERATED_TOKEN_FILE" + or}
@@ -136,7 +140,7 @@ func (m *mounting) call(ctx context.Context, what string,
 	if err != nil {
 		return publish.Result{}, err
 	}
-	stop := showProgress(m.env.Err, fmt.Sprintf("%s class %s with provider %s", what, v.Class, v.Provider))
+	stop := showProgress(m.env.Err, fmt.Sprintf("%s class %s with provider %s", what, v.Class, v.Provider), publish.DefaultDeadline)
 	defer stop()
 	return do(m.publisher, ctx, v)
 }
@@ -188,6 +192,9 @@ func (m *mounting) watch(ctx context.Context, now <-chan os.Signal) error {
 		},
 		changed: m.printChange,
 		failed: func(err error, next time.Duration) error {
+			if errors.Is(err, publish.ErrNotMounted) {
+				return m.folderGone()
+			}
 			if err := m.printFailure(err); err != nil {
 				return err
 			}
@@ -199,6 +206,16 @@ func (m *mounting) watch(ctx context.Context, now <-chan os.Signal) error {
 		return err
 	}
 	return w.run(ctx)
+}
+
+// folderGone ends a watch whose folder somebody removed: to make it again would be against their will.
+func (m *mounting) folderGone() error {
+	err := &provider.Error{Kind: provider.Internal, Message: "folder " + m.target + " is gone, so there is nothing to keep fresh",
+		Remedy: "if that was not meant to be, start keymount again"}
+	if err := m.printFailure(err); err != nil {
+		return err
+	}
+	return &reported{ExitFailed}
 }
 
 func (m *mounting) printChange(res *publish.Result, asked, recovered bool) error {

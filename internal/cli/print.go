@@ -17,10 +17,23 @@ func invalidf(format string, args ...any) error {
 	return &provider.Error{Kind: provider.Invalid, Message: fmt.Sprintf(format, args...)}
 }
 
-// printable makes text from outside fit for one line of a terminal: line ends become "; ", and what could steer a terminal
-// is shown escaped.
+// printable makes text from outside fit for one line of a terminal: line ends become "; " (a blank after a colon), and what
+// could steer a terminal is shown escaped.
 func printable(s string) string {
-	s = strings.Join(strings.FieldsFunc(s, func(r rune) bool { return r == '\n' || r == '\r' }), "; ")
+	var one strings.Builder
+	for line := range strings.FieldsFuncSeq(s, func(r rune) bool { return r == '\n' || r == '\r' }) {
+		switch {
+		case one.Len() == 0:
+			one.WriteString(line)
+			continue
+		case strings.HasSuffix(one.String(), ":"):
+			one.WriteByte(' ')
+		default:
+			one.WriteString("; ")
+		}
+		one.WriteString(strings.TrimLeft(line, " "))
+	}
+	s = one.String()
 	var b strings.Builder
 	for _, r := range s {
 		if unicode.IsPrint(r) {

@@ -5,6 +5,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"keymount/internal/provider"
 	"keymount/internal/publish"
@@ -15,6 +17,7 @@ func TestPrintable(t *testing.T) {
 	for _, tc := range []struct{ in, want string }{
 		{"plain, ünïcode", "plain, ünïcode"},
 		{"one\ntwo\r\nthree", "one; two; three"},
+		{"errors:\n  line 1: a\n  line 2: b", "errors: line 1: a; line 2: b"},
 		{"\x1b[2Jgone", `\x1b[2Jgone`},
 		{"a\u202eb", `a\u202eb`},
 		{"bad\xffutf", "bad\ufffdutf"},
@@ -84,14 +87,33 @@ func TestChangesAreOneLine(t *testing.T) {
 
 func TestProgressClearsItsLine(t *testing.T) {
 	var out bytes.Buffer
-	showProgress(&out, "reading")() // no terminal
+	showProgress(&out, "reading", time.Minute)() // no terminal
 	if out.Len() > 0 {
 		t.Errorf("printed %q where there is no terminal", out.String())
 	}
-	tick(&out, "reading")()
+	tick(&out, "reading", time.Minute)()
 	if !strings.HasSuffix(out.String(), "\r\x1b[K") {
 		t.Errorf("left %q", out.String())
 	}
+}
+
+// A wait of minutes is announced: once where there is no terminal, with its limit on one.
+func TestLongWaitsAreTold(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		var log, terminal bytes.Buffer
+		stops := []func(){showProgress(&log, "reading", 2*time.Minute), tick(&terminal, "reading", 2*time.Minute)}
+		<-time.After(tellAfter + time.Second)
+		synctest.Wait()
+		for _, stop := range stops {
+			stop()
+		}
+		if want := "keymount: still reading, for 10 s; it may take up to 120 s\n"; log.String() != want {
+			t.Errorf("said %q, want %q", log.String(), want)
+		}
+		if got := terminal.String(); !strings.Contains(got, "reading (9 s)") || !strings.Contains(got, "reading (11 s of at most 120)") {
+			t.Errorf("said %q", got)
+		}
+	})
 }
 
 func TestExitCodes(t *testing.T) {

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"fmt"
+	"strings"
 	"time"
 
 	"keymount/internal/azure"
@@ -15,7 +16,8 @@ func newProvider(name string, o *mountOptions, env Env) (p provider.Provider, en
 	switch {
 	case o.socket != "":
 		// A person waits: a provider that does not listen now is not worth more than a moment.
-		client := plugin.NewClient(plugin.ClientConfig{Socket: o.socket, ConnectWithin: time.Second})
+		path := strings.TrimPrefix(o.socket, "unix://") // as providers' own flags have it
+		client := plugin.NewClient(plugin.ClientConfig{Socket: path, ConnectWithin: time.Second})
 		return client, func() { client.Close() }, nil
 	case name == azure.Name:
 		p, err = newAzure(o, env)
