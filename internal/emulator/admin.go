@@ -217,7 +217,7 @@ func (s *Server) mint(in TokenInput) (string, error) {
 		return "", err
 	}
 	if in.Namespace == "" || in.ServiceAccount == "" {
-		return "", fmt.Errorf("a token needs the namespace and the name of a service account")
+		return "", fmt.Errorf("namespace and service account are needed")
 	}
 	life := time.Hour
 	if in.Lifetime != "" {
