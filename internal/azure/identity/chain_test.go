@@ -46,3 +46,22 @@ func TestErrorsOfTheChainHoldNoToken(t *testing.T) {
 		t.Errorf("a refusal gives %v", err)
 	}
 }
+
+// The chain asks whatever answers under the metadata service's address too, which on other clouds is no part of Azure.
+func TestChainAnsweredBySomethingElse(t *testing.T) {
+	w := newWorld(t)
+	for name, value := range map[string]string{"AZURE_TENANT_ID": emulatortest.Tenant, "AZURE_CLIENT_ID": emulatortest.ClientID,
+		"AZURE_CLIENT_SECRET": emulatortest.ClientSecret, "AZURE_TOKEN_CREDENTIALS": "EnvironmentCredential"} {
+		t.Setenv(name, value)
+	}
+	defer w.SetFault(emulator.Fault{Do: emulator.ActStatus, Kind: emulator.GroupToken, Status: 403, Body: "<html>not here"})()
+	cred, err := identity.NewDefaultChain(identity.Config{Transport: w.Transport()}).Credential(t.Context(), nil, principalSpec())
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = cred.Token(t.Context())
+	if provider.KindOf(err) != provider.Denied || !strings.Contains(err.Error(), "HTTP 403 from login.microsoftonline.com") ||
+		!strings.Contains(err.Error(), "az login") {
+		t.Errorf("kind %v: %v", provider.KindOf(err), err)
+	}
+}

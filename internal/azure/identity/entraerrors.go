@@ -37,7 +37,7 @@ func (a *asking) explain(ctx context.Context, err error) *provider.Error {
 	a.mu.Unlock()
 	if a.chain && !granted {
 		return &provider.Error{Kind: provider.Denied, Message: where + ": " + Tidy(err.Error()),
-			Remedy: "sign in with `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"}
+			Remedy: signIn}
 	}
 	if last == nil || granted {
 		return &provider.Error{Kind: provider.Internal, Message: where + ": the answer is not one of Entra ID's",
@@ -46,6 +46,9 @@ func (a *asking) explain(ctx context.Context, err error) *provider.Error {
 	return &provider.Error{Kind: provider.Unavailable, Cause: last, Message: where + ": " + NetworkCause(last),
 		Remedy: unreachable(a.spec.Authority)}
 }
+
+// signIn is the remedy where a developer's own sign-in is not found.
+const signIn = "sign in with `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
 
 func unreachable(authority string) string {
 	return "check that this machine reaches " + authority + ": DNS, firewall, proxy"
@@ -76,6 +79,13 @@ func (a *asking) refusal(where string, resp *http.Response) *provider.Error {
 		return e
 	case resp.StatusCode >= 500 || resp.StatusCode == http.StatusRequestTimeout:
 		e.Kind = provider.Unavailable
+		return e
+	case a.chain && answer.Error == "" && answer.Description == "":
+		// The chain asks several services, such as the metadata service of a virtual machine, and anything may answer there.
+		if resp.Request != nil {
+			e.Message += " from " + Tidy(resp.Request.URL.Host)
+		}
+		e.Remedy = signIn
 		return e
 	case answer.Error == "" && answer.Description == "":
 		e.Kind = provider.Unavailable
@@ -115,6 +125,8 @@ func (a *asking) remedy(code int) (provider.Kind, string) {
 		return provider.Invalid, "the directory does not know " + a.spec.Resource + ": compare cloudName and tenantID"
 	case 900382:
 		return provider.Invalid, "the directory is in another cloud: correct cloudName"
+	case 50027:
+		return provider.Denied, "what was given as the service account token is none: a pod must be recreated, a token file replaced"
 	case 70021, 700211, 700212, 700213:
 		return provider.Denied, fmt.Sprintf("the application needs a federated credential with issuer %s, subject %s and audience %s, letter by letter",
 			quote(a.said.issuer), quote(a.said.subject), workloadAudience)
@@ -137,6 +149,7 @@ func NetworkCause(err error) string {
 	var cert *tls.CertificateVerificationError
 	var op *net.OpError
 	var outer *url.Error
+	var proxy *ProxyRefusal
 	switch {
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return "no address for host " + dns.Name
@@ -146,6 +159,8 @@ func NetworkCause(err error) string {
 		return "the server's certificate is not trusted: " + Tidy(cert.Err.Error())
 	case errors.Is(err, context.DeadlineExceeded):
 		return "no answer in time"
+	case errors.As(err, &proxy):
+		return proxy.Error()
 	case errors.As(err, &op) && op.Op == "dial":
 		return "connecting failed: " + Tidy(op.Err.Error())
 	case errors.As(err, &outer):

@@ -1,11 +1,13 @@
 package identity
 
 import (
+	"context"
 	"crypto/tls"
 	"errors"
 	"io"
 	"net"
 	"net/http"
+	"net/url"
 	"time"
 )
 
@@ -24,7 +26,28 @@ func NewTransport() *http.Transport {
 		IdleConnTimeout:        150 * time.Second, // longer than the usual interval of rotation, so that it finds warm connections
 		MaxResponseHeaderBytes: 64 << 10,
 		HTTP2:                  &http.HTTP2Config{SendPingTimeout: 10 * time.Second, PingTimeout: 5 * time.Second},
+		OnProxyConnectResponse: proxyAnswer,
 	}
+}
+
+// A ProxyRefusal is a proxy's answer to CONNECT that is no success (RFC 9110 9.3.6): the request has not reached its host.
+// Many proxies say so of a host whose name has no address.
+type ProxyRefusal struct {
+	// Host is the host and port that was asked for, Status the proxy's status line.
+	Host, Status string
+	Code         int
+}
+
+func (e *ProxyRefusal) Error() string {
+	return "the proxy does not connect to " + e.Host + ": " + e.Status
+}
+
+// proxyAnswer gives a refusal a type; without it, it is a text.
+func proxyAnswer(_ context.Context, _ *url.URL, asked *http.Request, answer *http.Response) error {
+	if answer.StatusCode == http.StatusOK {
+		return nil
+	}
+	return &ProxyRefusal{Host: asked.Host, Status: Tidy(answer.Status), Code: answer.StatusCode}
 }
 
 // MaxAnswer bounds the body of every answer, in bytes. The largest that Key Vault and Entra ID give are some tens of KiB.

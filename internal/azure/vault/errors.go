@@ -19,9 +19,12 @@ import (
 func (k *call) patience(err error) int {
 	var dns *net.DNSError
 	var cert *tls.CertificateVerificationError
+	var proxy *identity.ProxyRefusal
 	switch {
-	case errors.As(err, &cert):
+	case errors.As(err, &cert), errors.As(err, &proxy) && proxy.Code < 500:
 		return 1
+	case errors.As(err, &proxy): // for a name without an address, proxies answer 502, 503 or 504
+		return maxNameTries
 	case errors.As(err, &dns) && dns.IsNotFound:
 		return maxNameTries
 	}
@@ -66,7 +69,14 @@ func interrupted(o object, trouble *provider.Error, why error) *provider.Error {
 		return e
 	}
 	e := *trouble
-	e.Message += "; " + why.Error()
+	if e.RetryAfter > 0 {
+		e.Message += fmt.Sprintf("; it asks to be left alone for %v", e.RetryAfter)
+	}
+	if errors.Is(why, context.DeadlineExceeded) {
+		e.Message += "; tried until the time for it was over"
+	} else {
+		e.Message += "; no longer wanted"
+	}
 	e.Cause = why
 	return &e
 }
@@ -75,10 +85,13 @@ func interrupted(o object, trouble *provider.Error, why error) *provider.Error {
 func (o object) unreachable(err error) *provider.Error {
 	var dns *net.DNSError
 	var cert *tls.CertificateVerificationError
+	var proxy *identity.ProxyRefusal
 	remedy := "check that this machine reaches the vault: firewall, proxy, private endpoint"
 	switch {
 	case errors.As(err, &dns):
 		remedy = "check keyvaultName and cloudName; a private endpoint needs its private DNS zone linked to this network"
+	case errors.As(err, &proxy):
+		remedy = "check keyvaultName and cloudName, and that the proxy may connect to " + o.host()
 	case errors.As(err, &cert):
 		remedy = "if a proxy of yours signed it, add its CA to SSL_CERT_FILE"
 	}
