@@ -272,7 +272,10 @@ func (r *Registry) write(name string, data []byte) (err error) {
 	if err == nil {
 		return nil
 	}
-	// What is no file there (a folder somebody made) is in the way.
+	// What is no file there (a folder somebody made) is in the way. A file is the record so far, which a failure must not cost.
+	if info, serr := r.root.Lstat(name); serr != nil || info.Mode().IsRegular() {
+		return err
+	}
 	if rerr := r.root.RemoveAll(name); rerr != nil {
 		return err
 	}
