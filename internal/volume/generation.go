@@ -32,7 +32,7 @@ func (v *volume) writeGeneration(want *tree) (string, error) {
 	return name, nil
 }
 
-func (v *volume) makeFolder(name string, group *int) error {
+func (v *volume) makeFolder(name string, group *int) (err error) {
 	if err := v.root.Mkdir(name, 0o700); err != nil {
 		return err
 	}
@@ -44,7 +44,16 @@ func (v *volume) makeFolder(name string, group *int) error {
 	if !unixModes {
 		return nil
 	}
-	return v.root.Chmod(name, folderMode) // Mkdir's own mode is subject to the umask
+	// Mkdir's own mode is subject to the umask, which may even have taken the owner's right to open the folder.
+	f, err := v.root.OpenFile(name, openFolderFlags, 0)
+	if errors.Is(err, fs.ErrPermission) {
+		return v.root.Chmod(name, folderMode)
+	}
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, f.Close()) }()
+	return f.Chmod(folderMode)
 }
 
 // writeFile makes a file that nobody else can read until it has its group and mode.
