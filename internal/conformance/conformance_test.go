@@ -46,7 +46,7 @@ func TestRowsAreWellFormed(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, row := range rows {
-		if table, _, _ := strings.Cut(row.ID, "/"); titles[table] == "" {
+		if table, _, _ := strings.Cut(row.ID, "/"); title(table) == "" {
 			t.Errorf("%s: no title for table %q", row.ID, table)
 		}
 	}

@@ -111,7 +111,21 @@ func ErrorsOf(err error) Errors {
 }
 
 // severity orders kinds by how little a retry helps: of several failures the one that a retry cannot mend decides.
-var severity = map[Kind]int{Invalid: 6, Denied: 5, NotFound: 4, Internal: 3, Unavailable: 2, Throttled: 1}
+func severity(k Kind) int {
+	switch k {
+	case Invalid:
+		return 6
+	case Denied:
+		return 5
+	case NotFound:
+		return 4
+	case Unavailable:
+		return 2
+	case Throttled:
+		return 1
+	}
+	return 3
+}
 
 // KindOf returns the kind of err. Of several failures the one that a retry helps least decides. A context that ended counts
 // as Unavailable; anything unknown, nil included, as Internal.
@@ -120,7 +134,7 @@ func KindOf(err error) Kind {
 	if errors.As(err, &many) && len(many) > 0 {
 		kind := many[0].Kind
 		for _, e := range many[1:] {
-			if severity[e.Kind] > severity[kind] {
+			if severity(e.Kind) > severity(kind) {
 				kind = e.Kind
 			}
 		}
