@@ -77,16 +77,24 @@ func (t *tokens) get(ctx context.Context, key Key, c *Credential) (AccessToken, 
 			f = t.start(key, s, c)
 		}
 		t.mu.Unlock()
-		select {
-		case <-f.done:
-		case <-ctx.Done():
-			return AccessToken{}, &provider.Error{Kind: provider.Unavailable, Cause: ctx.Err(),
-				Message: fmt.Sprintf("waiting for an access token for %s: %v", key, ctx.Err())}
-		}
-		if f.err == nil || c.SameProof(f.by) || !ConcernsCredential(f.err) {
-			return f.token, f.err
+		if token, err, settled := f.wait(ctx, key, c); settled {
+			return token, err
 		}
 	}
+}
+
+// wait returns what the fetch gave; settled is false if it failed for a reason that is its credential's and not c's.
+func (f *flight) wait(ctx context.Context, key Key, c *Credential) (token AccessToken, err error, settled bool) {
+	select {
+	case <-f.done:
+	case <-ctx.Done():
+		return AccessToken{}, &provider.Error{Kind: provider.Unavailable, Cause: ctx.Err(),
+			Message: fmt.Sprintf("waiting for an access token for %s: %v", key, ctx.Err())}, true
+	}
+	if f.err == nil || c.SameProof(f.by) || !ConcernsCredential(f.err) {
+		return f.token, f.err, true
+	}
+	return AccessToken{}, nil, false
 }
 
 // ConcernsCredential says whether after this failure another credential of the same identity may fare better.
@@ -163,18 +171,25 @@ func (t *tokens) adopt(key Key, token AccessToken) {
 func (t *tokens) renew(ctx context.Context, key Key, c *Credential, rejected AccessToken) (AccessToken, error) {
 	t.mu.Lock()
 	s := t.session(key)
-	if s.token.Value == rejected.Value {
-		if s.flight == nil {
-			if t.now().Sub(s.renewedAt) < renewPause {
-				t.mu.Unlock()
-				return rejected, nil
-			}
-			s.renewedAt = t.now()
-			t.start(key, s, c)
-		}
-		s.token = AccessToken{} // so that get waits for the flight
+	if s.token.Value != rejected.Value {
+		t.mu.Unlock()
+		return t.get(ctx, key, c)
 	}
+	f := s.flight
+	if f == nil {
+		if t.now().Sub(s.renewedAt) < renewPause {
+			t.mu.Unlock()
+			return rejected, nil
+		}
+		s.renewedAt = t.now()
+		f = t.start(key, s, c)
+	}
+	s.token = AccessToken{} // so that whoever comes waits for the flight
 	t.mu.Unlock()
+	// This very flight, which may have ended by now: get would find nothing of one that failed, and begin another.
+	if token, err, settled := f.wait(ctx, key, c); settled {
+		return token, err
+	}
 	return t.get(ctx, key, c)
 }
 

@@ -314,3 +314,23 @@ func TestPanicInAFetchIsAnError(t *testing.T) {
 		t.Errorf("got %v", err)
 	}
 }
+
+// A renewal that fails at once is not asked for a second time, however soon its answer is there: the fetch may be over
+// before the one who began it gets to wait for it.
+func TestFailedRenewalIsAskedOnce(t *testing.T) {
+	for range 500 {
+		b := newBank()
+		c := b.holder(0)
+		old, err := c.Token(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.answer = func(context.Context, byte) (AccessToken, error) { return AccessToken{}, errDenied }
+		if _, err := c.Renew(t.Context(), old); !errors.Is(err, errDenied) {
+			t.Fatalf("the renewal gives %v", err)
+		}
+		if n := b.fetches.Load(); n != 2 {
+			t.Fatalf("%d fetches, want the first and one renewal", n)
+		}
+	}
+}
