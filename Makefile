@@ -6,7 +6,7 @@ VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo u
 BUILD_DATE ?= $(shell git log -1 --format=%cI 2>/dev/null)
 FUZZTIME   ?= 30s
 # How many tests need root and a mount namespace; where root is there, fewer than this is a failure.
-ROOT_TESTS := 26
+ROOT_TESTS := 27
 ROOT_KILL_TESTS := 2
 OUT        := .cache
 

@@ -25,13 +25,13 @@ type call struct {
 	all    *calls
 	id     string
 	line   *line
-	op     operation
+	op     Operation
 	cancel context.CancelCauseFunc
 	works  bool
 }
 
 // enter adds a call to the line of its volume. The context ends when another call cancels this one.
-func (cs *calls) enter(ctx context.Context, id string, op operation) (context.Context, *call) {
+func (cs *calls) enter(ctx context.Context, id string, op Operation) (context.Context, *call) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
@@ -94,7 +94,7 @@ func (c *call) refreshUnderWay() bool {
 	c.all.mu.Lock()
 	defer c.all.mu.Unlock()
 	for m := range c.line.members {
-		if m.op == unpublishing {
+		if m.op == Unpublishing {
 			return false
 		}
 	}
@@ -106,7 +106,7 @@ func (c *call) cancelOthers(cause error) {
 	c.all.mu.Lock()
 	defer c.all.mu.Unlock()
 	for m := range c.line.members {
-		if m.op != unpublishing {
+		if m.op != Unpublishing {
 			m.cancel(cause)
 		}
 	}

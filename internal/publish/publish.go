@@ -48,6 +48,10 @@ type Config struct {
 	// Status is told of every write, Secrets gets every bundle that was written; nil where there is nobody to tell.
 	Status  StatusRecorder
 	Secrets SecretSyncer
+	// Observer is told how every call ended; nil where there is nobody to tell.
+	Observer Observer
+	// Now is the clock that says when a volume is due; nil means time.Now. It may jump.
+	Now func() time.Time
 	// Deadline of a call, from its arrival, waiting included; 0 means DefaultDeadline. A caller's earlier one stands.
 	Deadline time.Duration
 	// Fetches in flight per provider, so that one that hangs holds up nobody else's volumes; 0 means DefaultFetches.
@@ -70,6 +74,9 @@ func New(cfg Config) *Publisher {
 	if cfg.Fetches <= 0 {
 		cfg.Fetches = DefaultFetches
 	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
 	return &Publisher{
 		cfg: cfg,
 		bootID: sync.OnceValue(func() string {
@@ -84,73 +91,99 @@ func New(cfg Config) *Publisher {
 	}
 }
 
-// Publish sees to it that the volume is there. One that is whole is left as it is; one that is absent is made; one that
-// holds files which this node has no record of (upstream's driver mounted it, or the registry was lost) is adopted: fetched
-// and written again in place, its files never gone in between.
+// Publish sees to it that the volume is there. One that is whole is left as it is until it is due; one that is absent is
+// made; one that holds files which this node has no record of (upstream's driver mounted it, or the registry was lost) is
+// adopted: fetched and written again in place, its files never gone in between. Without rotation (Volume.Once) it is left
+// as it is.
 //
 // A Publish that finds its volume being refreshed answers at once, with Result.Busy. Every error is an *Error. A first
-// mount that fails leaves nothing; if that could not be ensured the error says so.
+// mount that fails leaves nothing; if that could not be ensured the error says so. A refresh that fails leaves the volume
+// as it was: the error is in the state Kept.
 func (p *Publisher) Publish(ctx context.Context, v Volume) (Result, error) {
-	return p.do(ctx, &v, publishing)
+	return p.do(ctx, &v, Publishing)
 }
 
 // Refresh fetches what a mounted volume should hold and writes what changed. If that fails the volume keeps its files, and
 // the error, an *Error in the state Kept, is recorded and returned. A Refresh that finds its volume busy answers at once,
 // with Result.Busy; a volume that is not mounted is an error that matches ErrNotMounted.
 func (p *Publisher) Refresh(ctx context.Context, v Volume) (Result, error) {
-	return p.do(ctx, &v, refreshing)
+	return p.do(ctx, &v, Refreshing)
 }
 
 // Unpublish removes the volume, its files and what is remembered of it. It needs nothing but the volume's id and target,
 // works any number of times, and first ends every Publish and Refresh of the volume that is under way.
 func (p *Publisher) Unpublish(ctx context.Context, id, target string) error {
+	arrived := time.Now()
 	v := &Volume{ID: id, Target: target}
+	err := p.remove(ctx, v)
+	p.observe(ctx, Outcome{Operation: Unpublishing, Volume: v, Err: err, Took: time.Since(arrived)})
+	return err
+}
+
+func (p *Publisher) remove(ctx context.Context, v *Volume) error {
 	if err := checkPlace(v); err != nil {
-		return failed(unpublishing, v, Undone, err)
+		return failed(Unpublishing, v, Undone, err)
 	}
-	ctx, c, end := p.begin(ctx, id, unpublishing)
+	ctx, c, end := p.begin(ctx, v.ID, Unpublishing)
 	defer end()
 	c.cancelOthers(errUnpublished)
 	if err := c.wait(ctx); err != nil {
-		return failed(unpublishing, v, Left, err)
+		return failed(Unpublishing, v, Left, err)
 	}
-	if err := p.cfg.Store.Unmount(target); err != nil {
-		return failed(unpublishing, v, Left, err)
+	if err := p.cfg.Store.Unmount(v.Target); err != nil {
+		return failed(Unpublishing, v, Left, err)
 	}
 	if p.cfg.Registry != nil {
-		if err := p.cfg.Registry.Delete(id); err != nil {
-			return failed(unpublishing, v, Left, err)
+		if err := p.cfg.Registry.Delete(v.ID); err != nil {
+			return failed(Unpublishing, v, Left, err)
 		}
 	}
 	return nil
 }
 
-// do takes the volume's turn and runs one call.
-func (p *Publisher) do(ctx context.Context, v *Volume, op operation) (Result, error) {
-	if err := check(v); err != nil {
-		return Result{}, failed(op, v, Undone, err)
+// do runs one call and tells how it ended.
+func (p *Publisher) do(ctx context.Context, v *Volume, op Operation) (Result, error) {
+	arrived := time.Now()
+	o := Outcome{Operation: op, Volume: v}
+	o.Err = p.take(ctx, v, op, &o)
+	o.Took = time.Since(arrived)
+	p.observe(ctx, o)
+	return o.Result, o.Err
+}
+
+func (p *Publisher) observe(ctx context.Context, o Outcome) {
+	if p.cfg.Observer != nil {
+		p.cfg.Observer.Observe(ctx, o)
+	}
+}
+
+// take waits for the volume's turn and works.
+func (p *Publisher) take(ctx context.Context, v *Volume, op Operation, o *Outcome) error {
+	if err := checkPlace(v); err != nil {
+		return failed(op, v, Undone, err)
 	}
 	ctx, c, end := p.begin(ctx, v.ID, op)
 	defer end()
 	if !c.try() {
-		if op == refreshing || c.refreshUnderWay() {
-			return Result{Busy: true}, nil
+		if op == Refreshing || c.refreshUnderWay() {
+			o.Result = Result{Busy: true}
+			return nil
 		}
 		if err := c.wait(ctx); err != nil {
-			return Result{}, failed(op, v, Left, err)
+			return failed(op, v, Left, err)
 		}
 	}
-	return p.run(ctx, c, v)
+	return p.run(ctx, c, v, o)
 }
 
 // begin enters a call; end leaves it and must be called.
-func (p *Publisher) begin(ctx context.Context, id string, op operation) (context.Context, *call, func()) {
+func (p *Publisher) begin(ctx context.Context, id string, op Operation) (context.Context, *call, func()) {
 	ctx, stop := context.WithTimeoutCause(ctx, p.cfg.Deadline, errDeadline{p.cfg.Deadline})
 	ctx, c := p.calls.enter(ctx, id, op)
 	return ctx, c, func() { c.leave(); stop() }
 }
 
-// check lists what makes a call impossible before it touches anything.
+// check lists what makes a fetch impossible.
 func check(v *Volume) error {
 	switch {
 	case v.Provider == "":
@@ -158,7 +191,7 @@ func check(v *Volume) error {
 	case len(v.Request.Parameters) == 0:
 		return &provider.Error{Kind: provider.Invalid, Message: "parameters not set in " + v.Class.String()}
 	}
-	return checkPlace(v)
+	return nil
 }
 
 func checkPlace(v *Volume) error {

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"slices"
 	"testing"
+	"time"
 
 	"keymount/internal/provider"
 	"keymount/internal/publish"
@@ -44,7 +45,8 @@ type bench struct {
 	t        *testing.T
 	cfg      publish.Config
 	provider provider.Provider
-	fetches  int // without a lock: for tests that fetch one at a time
+	fetches  int           // without a lock: for tests that fetch one at a time
+	skew     time.Duration // how far the clock that says when a volume is due is from the system's
 	v        publish.Volume
 }
 
@@ -62,6 +64,7 @@ func newBench(t *testing.T, change ...func(*publish.Config)) *bench {
 		}
 		return b.provider, nil
 	}}
+	b.cfg.Now = func() time.Time { return time.Now().Add(b.skew) }
 	for _, c := range change {
 		c(&b.cfg)
 	}
@@ -241,6 +244,10 @@ func TestAdoption(t *testing.T) {
 	b.wantFiles(map[string]string{"a": "a old"})
 
 	b.serve(content("v1", "a", "sub/b"))
+	if res := b.mustPublish(); res.Fetched {
+		t.Error("asked again at once after a failure")
+	}
+	b.skew += 10 * time.Second
 	res := b.mustPublish() // the failure before has not made it whole
 	if !res.Fetched || res.First || !slices.Equal(res.Change.Updated, []string{"a"}) {
 		t.Errorf("result %+v", res)
@@ -291,7 +298,7 @@ func TestFailedRefreshKeepsTheFilesAndSaysSo(t *testing.T) {
 		t.Errorf("recorded %+v", rec)
 	}
 	if res := b.mustPublish(); res.Fetched {
-		t.Error("the volume is still whole; when to try again is not Publish's to decide")
+		t.Error("a whole volume without an interval was fetched again")
 	}
 	b.serve(content("v2", "a"))
 	if _, err := b.Refresh(t.Context(), b.v); err != nil {
@@ -366,7 +373,16 @@ func TestWhatFollowsAWrite(t *testing.T) {
 	}
 }
 
-type recorder struct{ results []publish.Result }
+type recorder struct {
+	results  []publish.Result
+	failures []error
+	err      error
+}
+
+func (r *recorder) RecordFailure(_ context.Context, _ *publish.Volume, err error) error {
+	r.failures = append(r.failures, err)
+	return r.err
+}
 
 func (r *recorder) RecordStatus(_ context.Context, _ *publish.Volume, res *publish.Result) error {
 	r.results = append(r.results, *res)

@@ -42,7 +42,7 @@ func (p *Publisher) look(v *Volume) (*found, error) {
 	}
 	written := ours && !f.record.LastSuccess.IsZero()
 	f.held = f.mounted && (f.generation || written)
-	f.whole = f.mounted && f.generation && written
+	f.whole = f.mounted && written && (f.generation || f.record.SelfWritten)
 	return f, nil
 }
 
@@ -68,15 +68,25 @@ func (f *found) stateAfter(cause error) State {
 	return Undone
 }
 
-// recordFailure notes why a volume that still holds files could not be refreshed, and returns the error to report.
-func (p *Publisher) recordFailure(v *Volume, before *found, started time.Time, err error) error {
-	if p.cfg.Registry == nil || !before.held {
-		return err
+// recordFailure notes why a volume that still holds files could not be refreshed, and when to try again.
+func (p *Publisher) recordFailure(ctx context.Context, v *Volume, before *found, started time.Time, cause error, o *Outcome) {
+	var errs []error
+	if p.cfg.Registry != nil {
+		rec := before.record
+		describeRecord(&rec, v)
+		rec.LastAttempt, rec.LastFailure = started, registry.FailureOf(cause)
+		rec.Failures++
+		rec.NextDue = started.Add(backoff(rec.Failures, v.Due.Every, provider.ErrorsOf(cause)))
+		errs = append(errs, p.cfg.Registry.Save(rec))
 	}
-	rec := before.record
-	describeRecord(&rec, v)
-	rec.LastAttempt, rec.LastFailure = started, registry.FailureOf(err)
-	return errors.Join(err, p.cfg.Registry.Save(rec))
+	if p.cfg.Status != nil {
+		errs = append(errs, p.cfg.Status.RecordFailure(ctx, v, cause))
+	}
+	for _, err := range errs {
+		if err != nil {
+			o.Result.Unfinished = append(o.Result.Unfinished, err)
+		}
+	}
 }
 
 // recordSuccess notes what the volume now holds. started is when its content was certainly not yet older than the source's.
@@ -89,7 +99,9 @@ func (p *Publisher) recordSuccess(v *Volume, started time.Time, res *Result) {
 		rec := after.record
 		describeRecord(&rec, v)
 		rec.Versions = res.Versions
+		rec.SelfWritten, rec.Mark = res.SelfWritten, v.Due.mark()
 		rec.LastAttempt, rec.LastSuccess, rec.LastFailure = started, started, nil
+		rec.Failures, rec.NextDue = 0, time.Time{}
 		err = p.cfg.Registry.Save(rec)
 	}
 	if err != nil {
@@ -98,7 +110,10 @@ func (p *Publisher) recordSuccess(v *Volume, started time.Time, res *Result) {
 }
 
 func describeRecord(rec *registry.Record, v *Volume) {
-	rec.Provider, rec.Class = v.Provider, registry.Class(v.Class)
+	rec.Class = registry.Class(v.Class)
+	if v.Provider != "" { // else the class could not be read
+		rec.Provider = v.Provider
+	}
 }
 
 // tell hands on what was written.

@@ -11,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	"keymount/internal/provider"
 	"keymount/internal/publish"
@@ -201,6 +202,27 @@ func TestRootNothingIsWrittenBelowALostMount(t *testing.T) {
 				t.Errorf("%d mounts, want 1", n)
 			}
 		})
+	}
+}
+
+// Files that a provider wrote itself are as good as any: a republish within the interval leaves it alone.
+func TestRootSelfWrittenIsWhole(t *testing.T) {
+	b := rootBench(t)
+	b.v.Due = publish.Due{Every: time.Minute}
+	fetches := 0
+	b.provider = selfWriter{func(context.Context, *provider.Request) (*provider.Bundle, error) {
+		fetches++
+		return &provider.Bundle{SelfWritten: true, Versions: []provider.ObjectVersion{{ID: "own"}}}, nil
+	}}
+	b.mustPublish()
+	b.mustPublish()
+	if fetches != 1 {
+		t.Errorf("%d fetches, want 1", fetches)
+	}
+	b.skew = time.Minute
+	b.mustPublish()
+	if fetches != 2 {
+		t.Errorf("%d fetches after the interval, want 2", fetches)
 	}
 }
 

@@ -18,19 +18,26 @@ var ErrNotMounted = errors.New("the volume is not mounted")
 //
 // A volume that is absent is mounted only when its content is there, so that a fetch that fails or is given up leaves
 // nothing at all behind. Providers that may write into the target themselves need it mounted before.
-func (p *Publisher) run(ctx context.Context, c *call, v *Volume) (res Result, err error) {
+func (p *Publisher) run(ctx context.Context, c *call, v *Volume, o *Outcome) (err error) {
 	before, err := p.look(v)
 	if err != nil {
-		return Result{}, failed(c.op, v, Left, err)
+		return failed(c.op, v, Left, err)
 	}
-	started := time.Now()
+	o.Held = before.held
+	started := p.cfg.Now()
 	switch {
-	case c.op == refreshing && !before.mounted:
-		return Result{}, failed(c.op, v, Undone, ErrNotMounted)
-	case c.op == publishing && before.whole:
-		return Result{}, nil
+	case c.op == Refreshing && !before.mounted:
+		return failed(c.op, v, Undone, ErrNotMounted)
+	case c.op == Publishing && before.held && v.Once:
+		return nil
 	case before.held:
 		c.foundWhole()
+	}
+	if err := resolve(ctx, v); err != nil {
+		return p.fail(ctx, c.op, v, before, started, err, o)
+	}
+	if c.op == Publishing && p.nothingDue(v, before, started) {
+		return nil
 	}
 
 	a := &attempt{Publisher: p, ctx: ctx, v: v, before: before}
@@ -41,18 +48,46 @@ func (p *Publisher) run(ctx context.Context, c *call, v *Volume) (res Result, er
 			return
 		}
 		if uerr := p.cfg.Store.Unmount(v.Target); uerr != nil {
-			res, err = Result{}, failed(c.op, v, Left, errors.Join(cause, fmt.Errorf("undoing the mount: %w", uerr)))
+			err = failed(c.op, v, Left, errors.Join(cause, fmt.Errorf("undoing the mount: %w", uerr)))
 		}
 	}()
-	bundle, cause := a.fill(&res)
+	bundle, cause := a.fill(&o.Result)
 	if cause != nil {
-		cause = p.recordFailure(v, before, started, cause)
-		return Result{}, failed(c.op, v, before.stateAfter(cause), cause)
+		o.Result = Result{}
+		return p.fail(ctx, c.op, v, before, started, cause, o)
 	}
 	done = true
-	p.recordSuccess(v, started, &res)
-	p.tell(ctx, v, &res, bundle)
-	return res, nil
+	p.recordSuccess(v, started, &o.Result)
+	p.tell(ctx, v, &o.Result, bundle)
+	return nil
+}
+
+func (p *Publisher) nothingDue(v *Volume, before *found, now time.Time) bool {
+	switch {
+	case before.held && v.Due.rests(&before.record, now):
+		return true
+	case before.whole:
+		return !v.Due.after(&before.record, now)
+	}
+	return false
+}
+
+// resolve completes the volume and makes sure that there is something to ask, and somebody.
+func resolve(ctx context.Context, v *Volume) error {
+	if v.Resolve != nil {
+		if err := v.Resolve(ctx, v); err != nil {
+			return err
+		}
+	}
+	return check(v)
+}
+
+// fail notes what a failed attempt means for the volume, and returns the error to report.
+func (p *Publisher) fail(ctx context.Context, op Operation, v *Volume, before *found, started time.Time, cause error, o *Outcome) error {
+	if before.held {
+		p.recordFailure(ctx, v, before, started, cause, o)
+	}
+	return failed(op, v, before.stateAfter(cause), cause)
 }
 
 // An attempt is what one call has done so far.

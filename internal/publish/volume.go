@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"slices"
+	"time"
 
 	"keymount/internal/provider"
 	"keymount/internal/volume"
@@ -24,6 +25,14 @@ type Volume struct {
 	Request provider.Request
 	// Group owns the files; nil leaves the group as it is.
 	Group *int
+	// Once says that a volume which holds files is left as it is by every later Publish: there is no rotation.
+	Once bool
+	// Due says when a Publish refreshes a volume that is whole.
+	Due Due
+	// Resolve, if set, fills in Provider, Due and what is missing of Request, after the volume was looked at. It is not
+	// called for a volume that is left as it is anyway. Its error counts as the provider's does: what the volume holds, it
+	// keeps.
+	Resolve func(ctx context.Context, v *Volume) error
 }
 
 // A Class names a SecretProviderClass.
@@ -63,9 +72,31 @@ type FileInfo struct {
 	Object, Version string
 }
 
-// A StatusRecorder is told what a volume holds after each write.
+// A StatusRecorder tells the world what a volume holds.
 type StatusRecorder interface {
+	// RecordStatus is called after each successful fetch, whether anything changed or not.
 	RecordStatus(ctx context.Context, v *Volume, r *Result) error
+	// RecordFailure is called when a volume that goes on holding its files could not be refreshed.
+	RecordFailure(ctx context.Context, v *Volume, err error) error
+}
+
+// An Outcome is how one call ended.
+type Outcome struct {
+	Operation Operation
+	// Volume is the caller's, with what Resolve filled in, if it got that far.
+	Volume *Volume
+	Result Result
+	// Err is an *Error, or nil.
+	Err error
+	// Held says that the volume held files when the call began, so that what failed or changed is a refresh's doing.
+	Held bool
+	// Took is how long the call was under way, waiting included.
+	Took time.Duration
+}
+
+// An Observer is told of every call before it returns, from the call's goroutine: it must not block for long.
+type Observer interface {
+	Observe(ctx context.Context, o Outcome)
 }
 
 // A SecretSyncer gets the bundle of each write; it neither changes nor keeps it.
@@ -120,23 +151,25 @@ func (e *Error) Error() string { return e.doing + e.cause.Error() }
 // Unwrap returns the cause.
 func (e *Error) Unwrap() error { return e.cause }
 
-type operation int
+// An Operation is what a call is.
+type Operation int
 
+// The calls of a Publisher.
 const (
-	publishing operation = iota
-	refreshing
-	unpublishing
+	Publishing Operation = iota
+	Refreshing
+	Unpublishing
 )
 
-func failed(op operation, v *Volume, state State, cause error) *Error {
+func failed(op Operation, v *Volume, state State, cause error) *Error {
 	var doing string
 	pod := v.Request.Pod.Namespace + "/" + v.Request.Pod.Name
 	switch op {
-	case publishing:
+	case Publishing:
 		doing = fmt.Sprintf("failed to mount secrets store objects for pod %s, err: ", pod)
-	case refreshing:
+	case Refreshing:
 		doing = fmt.Sprintf("refreshing the volume of pod %s: ", pod)
-	case unpublishing:
+	case Unpublishing:
 		doing = fmt.Sprintf("unmounting %s: ", v.Target)
 	}
 	return &Error{State: state, doing: doing, cause: cause}

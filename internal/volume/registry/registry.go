@@ -58,10 +58,15 @@ type Record struct {
 	// LastSuccess is when the content was last known to be that of the source, LastAttempt when that was last tried.
 	LastSuccess time.Time `json:"lastSuccess,omitzero"`
 	LastAttempt time.Time `json:"lastAttempt,omitzero"`
-	// LastFailure is why the last attempt failed, nil if it did not.
+	// LastFailure is why the last attempt failed, nil if it did not, and Failures how many have failed in a row.
 	LastFailure *Failure `json:"lastFailure,omitempty"`
-	// NextDue is when the volume is to be refreshed, zero if nothing says so.
+	Failures    int      `json:"failures,omitempty"`
+	// NextDue is when a volume that could not be refreshed is tried again, zero if the last attempt succeeded.
 	NextDue time.Time `json:"nextDue,omitzero"`
+	// Mark is the class's wish to be refreshed that the last success has fulfilled, "" if there was none.
+	Mark string `json:"mark,omitempty"`
+	// SelfWritten says that the provider wrote the content itself, so that there is no generation to see.
+	SelfWritten bool `json:"selfWritten,omitempty"`
 }
 
 // A Class names a SecretProviderClass.

@@ -1,0 +1,74 @@
+package publish
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"time"
+
+	"keymount/internal/provider"
+	"keymount/internal/volume/registry"
+)
+
+const (
+	// firstRetry is how long after a failed refresh the next one is due; it doubles from failure to failure.
+	firstRetry = 10 * time.Second
+	// maxMark bounds what a record keeps of a mark; annotations may be long.
+	maxMark = 128
+)
+
+// Due says when a whole volume is refreshed by a Publish. The zero value: never.
+type Due struct {
+	// Every is how old the last successful refresh may become. 0 switches refreshing off, whatever Mark says.
+	Every time.Duration
+	// Mark is the class's wish to be refreshed now: the volume is due when it differs from that of the last success.
+	Mark string
+}
+
+// after says whether a volume with this record is due at the time now. The clock may have jumped since the record was
+// made: what lies in the future, or further ahead than anything is ever planned, counts for nothing.
+func (d Due) after(rec *registry.Record, now time.Time) bool {
+	if d.Every <= 0 {
+		return false
+	}
+	if rec.LastFailure != nil {
+		return true // its pause is over
+	}
+	age := now.Sub(rec.LastSuccess)
+	return age < 0 || age >= d.Every || rec.Mark != d.mark()
+}
+
+// rests says whether the last attempt failed so recently that the next is not yet made. A new wish does not cut that short:
+// a vault that throttles would be asked by every pod at once.
+func (d Due) rests(rec *registry.Record, now time.Time) bool {
+	return rec.LastFailure != nil && now.Before(rec.NextDue) &&
+		!now.Before(rec.LastAttempt) && rec.NextDue.Sub(now) <= longestPause(d.Every)
+}
+
+// mark is Mark in a length that fits a record.
+func (d Due) mark() string {
+	if len(d.Mark) <= maxMark {
+		return d.Mark
+	}
+	sum := sha256.Sum256([]byte(d.Mark))
+	return "sha256:" + hex.EncodeToString(sum[:])
+}
+
+// backoff is how long to leave a volume alone after so many failures in a row, the source's own wish included.
+func backoff(failures int, every time.Duration, errs provider.Errors) time.Duration {
+	pause := firstRetry
+	for range failures - 1 {
+		if pause *= 2; pause >= longestPause(every) {
+			break
+		}
+	}
+	for _, e := range errs {
+		pause = max(pause, e.RetryAfter)
+	}
+	return min(pause, longestPause(every))
+}
+
+// longestPause bounds a pause after failures: a volume is tried at its interval at the latest, but at least every half hour
+// and not more often than the first retry.
+func longestPause(every time.Duration) time.Duration {
+	return max(firstRetry, min(every, 30*time.Minute))
+}

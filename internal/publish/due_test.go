@@ -1,0 +1,211 @@
+package publish_test
+
+import (
+	"context"
+	"errors"
+	"strings"
+	"testing"
+	"time"
+
+	"keymount/internal/provider"
+	"keymount/internal/publish"
+)
+
+// When a whole volume is refreshed by a Publish, told by what happened since its last success.
+func TestDue(t *testing.T) {
+	minute := publish.Due{Every: time.Minute}
+	for _, tc := range []struct {
+		name  string
+		first publish.Due // at the first mount
+		later time.Duration
+		then  publish.Due
+		want  bool
+	}{
+		{"no interval", publish.Due{}, 24 * time.Hour, publish.Due{}, false},
+		{"no interval, but a mark", publish.Due{}, time.Hour, publish.Due{Mark: "now"}, false},
+		{"within the interval", minute, 59 * time.Second, minute, false},
+		{"at the interval", minute, time.Minute, minute, true},
+		{"the interval has become shorter", publish.Due{Every: time.Hour}, 2 * time.Minute, minute, true},
+		{"the interval has become longer", minute, 2 * time.Minute, publish.Due{Every: time.Hour}, false},
+		{"a mark from the beginning", publish.Due{Every: time.Minute, Mark: "a"}, time.Second, publish.Due{Every: time.Minute, Mark: "a"}, false},
+		{"a new mark", minute, time.Second, publish.Due{Every: time.Minute, Mark: "a"}, true},
+		{"another mark", publish.Due{Every: time.Minute, Mark: "a"}, time.Second, publish.Due{Every: time.Minute, Mark: "b"}, true},
+		{"a mark taken away", publish.Due{Every: time.Minute, Mark: "a"}, time.Second, minute, true},
+		{"a long mark that stays", publish.Due{Every: time.Minute, Mark: strings.Repeat("a", 1e5)}, time.Second,
+			publish.Due{Every: time.Minute, Mark: strings.Repeat("a", 1e5)}, false},
+		{"a long mark that changes at its end", publish.Due{Every: time.Minute, Mark: strings.Repeat("a", 1e5)}, time.Second,
+			publish.Due{Every: time.Minute, Mark: strings.Repeat("a", 1e5) + "b"}, true},
+		{"the clock was put back", minute, -time.Hour, minute, true},
+		{"the clock was put forward", minute, 10 * 365 * 24 * time.Hour, minute, true},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			b := newBench(t)
+			b.v.Due = tc.first
+			b.mustPublish()
+			b.skew, b.v.Due = tc.later, tc.then
+			if res := b.mustPublish(); res.Fetched != tc.want {
+				t.Fatalf("fetched %v, want %v", res.Fetched, tc.want)
+			}
+			if res := b.mustPublish(); res.Fetched {
+				t.Error("fetched again at once")
+			}
+		})
+	}
+}
+
+// After a failure the volume rests, longer from failure to failure, and no longer than its interval.
+func TestPauseAfterFailures(t *testing.T) {
+	b := newBench(t)
+	b.v.Due = publish.Due{Every: time.Minute}
+	b.mustPublish()
+	b.skew = time.Minute
+	failure := &provider.Error{Kind: provider.Unavailable, Message: "down"}
+	b.fail(failure)
+	for i, pause := range []time.Duration{10 * time.Second, 20 * time.Second, 40 * time.Second, time.Minute, time.Minute} {
+		_, err := b.Publish(t.Context(), b.v)
+		b.wantState(err, publish.Kept)
+		b.v.Due.Mark += "x" // a wish to refresh now does not cut the pause short
+		b.skew += pause - time.Second
+		if res := b.mustPublish(); res.Fetched || b.fetches != i+2 {
+			t.Fatalf("failure %d: asked %d times before %v were over", i+1, b.fetches, pause)
+		}
+		b.skew += time.Second
+	}
+	b.wantFiles(v1)
+
+	failure.RetryAfter = time.Hour // a source's wish counts up to the interval
+	_, err := b.Publish(t.Context(), b.v)
+	b.wantState(err, publish.Kept)
+	b.skew += time.Minute
+	b.serve(content("v2", "a"))
+	if res := b.mustPublish(); !res.Fetched {
+		t.Error("not asked again after its interval")
+	}
+	b.skew += 10 * time.Second
+	if res := b.mustPublish(); res.Fetched {
+		t.Error("the pause outlived the success")
+	}
+}
+
+// The pause is measured on the system's clock, which may jump while it lasts.
+func TestPauseSurvivesNoJump(t *testing.T) {
+	for name, jump := range map[string]time.Duration{"back": -time.Hour, "forward": time.Hour} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.v.Due = publish.Due{Every: time.Minute}
+			b.mustPublish()
+			b.skew = time.Minute
+			b.fail(errors.New("down"))
+			_, err := b.Publish(t.Context(), b.v)
+			b.wantState(err, publish.Kept)
+			b.skew += jump
+			b.serve(content("v2", "a"))
+			if res := b.mustPublish(); !res.Fetched {
+				t.Error("a pause that no clock ends")
+			}
+		})
+	}
+}
+
+// Without rotation a volume that holds files is left alone, and its class is not even looked up.
+func TestOnce(t *testing.T) {
+	b := newBench(t)
+	resolved := 0
+	b.v.Once, b.v.Due = true, publish.Due{Every: time.Minute}
+	b.v.Resolve = func(context.Context, *publish.Volume) error { resolved++; return nil }
+	b.mustPublish()
+	b.skew = time.Hour
+	b.must(b.cfg.Registry.Delete(b.v.ID)) // an adopted volume neither
+	if res := b.mustPublish(); res.Fetched || b.fetches != 1 || resolved != 1 {
+		t.Errorf("%d fetches, %d lookups", b.fetches, resolved)
+	}
+	b.wantFiles(v1)
+}
+
+// What a volume is to hold may be found out late: after it is known whether anything is there.
+func TestResolve(t *testing.T) {
+	b := newBench(t)
+	b.v.Due = publish.Due{Every: time.Minute}
+	params := b.v.Request.Parameters
+	b.v.Provider, b.v.Request.Parameters = "", nil
+	missing := &provider.Error{Kind: provider.NotFound, Message: "failed to get secretproviderclass shop/db, error: not found"}
+	b.v.Resolve = func(context.Context, *publish.Volume) error { return missing }
+	_, err := b.Publish(t.Context(), b.v)
+	b.wantState(err, publish.Undone)
+	if !errors.Is(err, missing) {
+		t.Errorf("got %v", err)
+	}
+	b.wantNothing()
+
+	found := func(_ context.Context, v *publish.Volume) error {
+		v.Provider, v.Request.Parameters = "fake", params
+		return nil
+	}
+	b.v.Resolve = found
+	b.mustPublish()
+	b.wantFiles(v1)
+	if rec, _ := b.cfg.Registry.Get(b.v.ID); rec.Provider != "fake" {
+		t.Errorf("recorded %+v", rec)
+	}
+
+	b.v.Resolve = func(context.Context, *publish.Volume) error { return missing }
+	_, err = b.Publish(t.Context(), b.v)
+	b.wantState(err, publish.Kept) // the class was deleted: the pods keep what they have
+	b.wantFiles(v1)
+	if rec, _ := b.cfg.Registry.Get(b.v.ID); rec.Provider != "fake" || rec.LastFailure == nil {
+		t.Errorf("recorded %+v", rec)
+	}
+}
+
+type observer []publish.Outcome
+
+func (o *observer) Observe(_ context.Context, out publish.Outcome) { *o = append(*o, out) }
+
+// Every call is told of once, whatever became of it.
+func TestObserver(t *testing.T) {
+	seen, status := &observer{}, &recorder{}
+	b := newBench(t, func(c *publish.Config) { c.Observer, c.Status = seen, status })
+	b.v.Due = publish.Due{Every: time.Minute}
+	down := errors.New("down")
+	b.fail(down)
+	b.Publish(t.Context(), b.v)
+	if len(status.failures) != 0 {
+		t.Error("a volume that never was has no status")
+	}
+	b.serve(content("v1", "a"))
+	b.mustPublish()
+	b.mustPublish()
+	b.skew = time.Minute
+	b.fail(down)
+	status.err = errors.New("no API server")
+	b.Publish(t.Context(), b.v)
+	b.Unpublish(t.Context(), b.v.ID, b.v.Target)
+	b.Unpublish(t.Context(), "", b.v.Target)
+	want := []struct {
+		op         publish.Operation
+		held       bool
+		fetched    bool
+		failed     bool
+		unfinished int
+	}{
+		{publish.Publishing, false, false, true, 0},
+		{publish.Publishing, false, true, false, 0},
+		{publish.Publishing, true, false, false, 0},
+		{publish.Publishing, true, false, true, 1},
+		{publish.Unpublishing, false, false, false, 0},
+		{publish.Unpublishing, false, false, true, 0},
+	}
+	if len(*seen) != len(want) {
+		t.Fatalf("%d outcomes, want %d", len(*seen), len(want))
+	}
+	for i, w := range want {
+		o := (*seen)[i]
+		if o.Operation != w.op || o.Held != w.held || o.Result.Fetched != w.fetched || (o.Err != nil) != w.failed ||
+			len(o.Result.Unfinished) != w.unfinished || o.Volume == nil || o.Took <= 0 {
+			t.Errorf("outcome %d is %+v, want %+v", i, o, w)
+		}
+	}
+	if len(status.failures) != 1 || !errors.Is(status.failures[0], down) {
+		t.Errorf("told of failures %v", status.failures)
+	}
+}
