@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"keymount/internal/azure"
+	"keymount/internal/logging"
 )
 
 // maxShareReadsFor bounds --share-reads-for: a mount must not be served what a vault said long ago.
@@ -22,7 +23,7 @@ type options struct {
 	constructPEMChain bool
 	separateFiles     bool
 	shareReadsFor     time.Duration
-	log               logOptions
+	log               logging.Options
 }
 
 // A usageError is a command line that makes no sense.
@@ -43,7 +44,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 		"also write NAME.crt and NAME.key for a secret that is a certificate")
 	flags.DurationVar(&opt.shareReadsFor, "share-reads-for", azure.DefaultShareFor,
 		"a read that began up to this `long` before a mount may serve it, for the same identity only; 0s shares only reads in flight")
-	opt.log.register(flags)
+	opt.log.Register(flags)
 	refused := ""
 	for _, name := range later() {
 		flags.Var(notYet{name, &refused}, name, "")
@@ -93,9 +94,10 @@ Usage: keymount-azure [flags]      (one dash or two)
 `)
 	var without []string
 	flags.VisitAll(func(f *flag.Flag) {
-		switch f.Value.(type) {
-		case notYet:
-		case *ignored:
+		_, later := f.Value.(notYet)
+		switch {
+		case later:
+		case logging.WithoutEffect(f):
 			without = append(without, "--"+f.Name)
 		default:
 			name, usage := flag.UnquoteUsage(f)

@@ -12,7 +12,6 @@ import (
 	"io"
 	"os"
 	"os/signal"
-	"strings"
 	"syscall"
 
 	"keymount/internal/azure"
@@ -62,11 +61,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 			BuildDate string `json:"buildDate"`
 		}{version, buildDate})
 	}
-	log := opt.log.logger(stdout, stderr)
-	if len(opt.log.ignored) > 0 {
-		log.Warn("flags without effect: logs go to standard error, and with --log-format-json to standard output too",
-			"flags", strings.Join(opt.log.ignored, " "))
+	log, closeLog, err := opt.log.Open(stdout, stderr)
+	if err != nil {
+		return err
 	}
+	defer closeLog()
 	azureProvider, err := azure.New(azure.Config{
 		CloudName:                      opt.cloudName,
 		CloudFile:                      os.Getenv("AZURE_ENVIRONMENT_FILEPATH"),
