@@ -93,9 +93,10 @@ func (p *Provider) parse(req *provider.Request) (*params.Spec, error) {
 			Message: "csi.storage.k8s.io/pod.namespace: pod namespace is not provided", Remedy: remedy})
 	}
 	spec, err := params.Parse(req.Parameters, params.Options{
-		DefaultCloud:  p.cfg.CloudName,
-		AuthorityHost: p.cfg.AuthorityHost,
-		CloudFile:     p.cloudFile,
+		ServicePrincipal: len(req.Secrets) > 0,
+		DefaultCloud:     p.cfg.CloudName,
+		AuthorityHost:    p.cfg.AuthorityHost,
+		CloudFile:        p.cloudFile,
 	})
 	if problems = append(problems, provider.ErrorsOf(err)...); len(problems) > 0 {
 		return nil, problems

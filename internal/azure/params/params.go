@@ -80,6 +80,9 @@ func (s *Spec) VaultURL() string { return "https://" + s.Vault + "." + s.Cloud.V
 type Options struct {
 	// DefaultCloud is the cloud of a class that names none; "" means AzurePublicCloud.
 	DefaultCloud string
+	// ServicePrincipal says that the volume brings a nodePublishSecretRef, which then is the identity of a class that names
+	// none, whatever the pod's service account says.
+	ServicePrincipal bool
 	// AuthorityHost is the Entra ID address for custom clouds whose file has none; "" means that the file must have one.
 	AuthorityHost string
 	// CloudFile returns the description of a custom cloud for the value of cloudEnvFileName, which is "" where the class
@@ -92,6 +95,7 @@ type Options struct {
 // does not know are ignored, as the provider that it replaces does, but for a warning where one looks like a slip.
 func Parse(parameters map[string]string, opt Options) (*Spec, error) {
 	p := &parser{values: parameters}
+	p.account(opt)
 	spec := &Spec{
 		Mode:           p.mode(),
 		Vault:          p.vault(),
@@ -153,6 +157,12 @@ func (p *parser) mode() Mode {
 			"only one identity mode can be enabled at a time: usePodIdentity, useVMManagedIdentity, or useAzureTokenProxy")
 	}
 	return mode
+}
+
+// isOn says whether a flag is set; what is neither is reported by mode.
+func (p *parser) isOn(key string) bool {
+	set, err := strconv.ParseBool(p.get(key))
+	return err == nil && set
 }
 
 func (p *parser) vault() string {
