@@ -1,26 +1,21 @@
 package publish
 
 import (
-	"crypto/sha256"
-	"encoding/hex"
 	"time"
 
 	"keymount/internal/provider"
 	"keymount/internal/volume/registry"
 )
 
-const (
-	// firstRetry is how long after a failed refresh the next one is due; it doubles from failure to failure.
-	firstRetry = 10 * time.Second
-	// maxMark bounds what a record keeps of a mark; annotations may be long.
-	maxMark = 128
-)
+// firstRetry is how long after a failed refresh the next one is due; it doubles from failure to failure.
+const firstRetry = 10 * time.Second
 
 // Due says when a whole volume is refreshed by a Publish. The zero value: never.
 type Due struct {
 	// Every is how old the last successful refresh may become. 0 switches refreshing off, whatever Mark says.
 	Every time.Duration
-	// Mark is the class's wish to be refreshed now: the volume is due when it differs from that of the last success.
+	// Mark is the class's wish to be refreshed now: the volume is due when it differs from that of the last success. It is
+	// kept in the record, so whoever sets it bounds it.
 	Mark string
 }
 
@@ -34,7 +29,7 @@ func (d Due) after(rec *registry.Record, now time.Time) bool {
 		return true // its pause is over
 	}
 	age := now.Sub(rec.LastSuccess)
-	return age < 0 || age >= d.Every || rec.Mark != d.mark()
+	return age < 0 || age >= d.Every || rec.Mark != d.Mark
 }
 
 // rests says whether the last attempt failed so recently that the next is not yet made. A new wish does not cut that short:
@@ -42,15 +37,6 @@ func (d Due) after(rec *registry.Record, now time.Time) bool {
 func (d Due) rests(rec *registry.Record, now time.Time) bool {
 	return rec.LastFailure != nil && now.Before(rec.NextDue) &&
 		!now.Before(rec.LastAttempt) && rec.NextDue.Sub(now) <= longestPause(d.Every)
-}
-
-// mark is Mark in a length that fits a record.
-func (d Due) mark() string {
-	if len(d.Mark) <= maxMark {
-		return d.Mark
-	}
-	sum := sha256.Sum256([]byte(d.Mark))
-	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
 // backoff is how long to leave a volume alone after so many failures in a row, the source's own wish included.

@@ -99,7 +99,7 @@ func (p *Publisher) recordSuccess(v *Volume, started time.Time, res *Result) {
 		rec := after.record
 		describeRecord(&rec, v)
 		rec.Versions = res.Versions
-		rec.SelfWritten, rec.Mark = res.SelfWritten, v.Due.mark()
+		rec.SelfWritten, rec.Mark = res.SelfWritten, v.Due.Mark
 		rec.LastAttempt, rec.LastSuccess, rec.LastFailure = started, started, nil
 		rec.Failures, rec.NextDue = 0, time.Time{}
 		err = p.cfg.Registry.Save(rec)

@@ -139,17 +139,17 @@ func (s State) String() string {
 // provider.ErrorsOf and provider.KindOf.
 type Error struct {
 	State State
-	// doing is the text before the cause's.
-	doing string
-	cause error
+	// Doing is the text before the cause's: what was being done.
+	Doing string
+	Cause error
 }
 
 // Error returns what was being done and why it failed. The beginnings are upstream's, where it has one: people and
 // monitors look for them.
-func (e *Error) Error() string { return e.doing + e.cause.Error() }
+func (e *Error) Error() string { return e.Doing + e.Cause.Error() }
 
 // Unwrap returns the cause.
-func (e *Error) Unwrap() error { return e.cause }
+func (e *Error) Unwrap() error { return e.Cause }
 
 // An Operation is what a call is.
 type Operation int
@@ -172,5 +172,5 @@ func failed(op Operation, v *Volume, state State, cause error) *Error {
 	case Unpublishing:
 		doing = fmt.Sprintf("unmounting %s: ", v.Target)
 	}
-	return &Error{State: state, doing: doing, cause: cause}
+	return &Error{State: state, Doing: doing, Cause: cause}
 }
