@@ -14,6 +14,10 @@ import (
 	"time"
 )
 
+// AnnotationPrefix begins the names of annotations on classes and of parameters that are Keymount's own. Volume attributes
+// that begin with it are taken out of what an author wrote.
+const AnnotationPrefix = "keymount.dev/"
+
 // A Provider reads what a request asks for.
 //
 // Fetch returns either a whole bundle or an error, never a part of the bundle. Every failed object is reported, not only

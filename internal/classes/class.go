@@ -1,0 +1,111 @@
+package classes
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"fmt"
+	"time"
+
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
+	"k8s.io/apimachinery/pkg/runtime"
+
+	v1 "keymount/api/v1"
+	"keymount/internal/provider"
+)
+
+// The annotations of a class that Keymount reads.
+const (
+	// LockParameters, when "true", keeps the volume attributes of pods out of the class's parameters.
+	LockParameters = provider.AnnotationPrefix + "lock-parameters"
+	// RotationPollInterval is how often the volumes of the class are refreshed, as a duration such as 5m.
+	RotationPollInterval = provider.AnnotationPrefix + "rotation-poll-interval"
+	// Refresh may hold anything; a change means refresh now.
+	Refresh = provider.AnnotationPrefix + "refresh"
+)
+
+const (
+	maxRefresh = 128 // bytes that are kept of the refresh annotation; a longer one is kept as its digest
+	maxQuoted  = 64  // bytes of an annotation that a warning repeats
+)
+
+// A Class is what Keymount needs to know of a SecretProviderClass. It may be shared with other callers, so nobody changes it.
+type Class struct {
+	Namespace, Name, UID string
+	Generation           int64
+	Provider             string
+	Parameters           map[string]string
+	SecretObjects        []*v1.SecretObject
+	// LockParameters says that pods may not override the parameters.
+	LockParameters bool
+	// RotationPollInterval is the interval that the class asks for, 0 if it asks for none.
+	RotationPollInterval time.Duration
+	// Refresh stands for the value of the annotation: when it differs from the last one seen, the author wants a refresh.
+	Refresh string
+	// Warnings are for people: one sentence each about what was ignored.
+	Warnings []string
+}
+
+// Check says what a class lacks that no pod can mend, in the words that users of the Secrets Store CSI Driver search for.
+// It looks at the class alone, before any attribute of a volume is laid over its parameters.
+func (c *Class) Check() error {
+	switch {
+	case c.Provider == "":
+		return &provider.Error{Kind: provider.Invalid, Message: fmt.Sprintf("provider not set in %s/%s", c.Namespace, c.Name),
+			Remedy: "set spec.provider of the SecretProviderClass, for example to azure"}
+	case len(c.Parameters) == 0:
+		return &provider.Error{Kind: provider.Invalid, Message: fmt.Sprintf("parameters not set in %s/%s", c.Namespace, c.Name),
+			Remedy: "set spec.parameters of the SecretProviderClass"}
+	}
+	return nil
+}
+
+// parse takes what is needed out of an object of either version, whose specs are the same.
+func parse(u *unstructured.Unstructured) (*Class, error) {
+	var object struct {
+		Spec v1.SecretProviderClassSpec `json:"spec"`
+	}
+	spec := map[string]any{"spec": u.Object["spec"]}
+	if err := runtime.DefaultUnstructuredConverter.FromUnstructured(spec, &object); err != nil {
+		return nil, fmt.Errorf("reading its spec: %w", err)
+	}
+	c := &Class{
+		Namespace: u.GetNamespace(), Name: u.GetName(), UID: string(u.GetUID()), Generation: u.GetGeneration(),
+		Provider: string(object.Spec.Provider), Parameters: object.Spec.Parameters, SecretObjects: object.Spec.SecretObjects,
+	}
+	c.annotate(u.GetAnnotations())
+	return c, nil
+}
+
+func (c *Class) annotate(annotations map[string]string) {
+	switch text := annotations[LockParameters]; text {
+	case "true":
+		c.LockParameters = true
+	case "false", "":
+	default:
+		c.warn(LockParameters, text, `it locks only when it is "true"`)
+	}
+	if text, ok := annotations[RotationPollInterval]; ok {
+		interval, err := time.ParseDuration(text)
+		switch {
+		case err != nil:
+			c.warn(RotationPollInterval, text, "it must be a duration such as 5m")
+		case interval <= 0:
+			c.warn(RotationPollInterval, text, "it must be more than 0")
+		default:
+			c.RotationPollInterval = interval
+		}
+	}
+	c.Refresh = annotations[Refresh]
+	if len(c.Refresh) > maxRefresh {
+		digest := sha256.Sum256([]byte(c.Refresh))
+		c.Refresh = "sha256:" + hex.EncodeToString(digest[:])
+	}
+}
+
+func (c *Class) warn(annotation, text, why string) {
+	if len(text) > maxQuoted {
+		text = text[:maxQuoted] + "..."
+	}
+	c.Warnings = append(c.Warnings, fmt.Sprintf("the annotation %s of SecretProviderClass %s/%s is ignored: its value %q is of no use, %s",
+		annotation, c.Namespace, c.Name, text, why))
+}

@@ -1,0 +1,86 @@
+package classes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"time"
+	"unicode"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"keymount/internal/provider"
+)
+
+// maxText bounds what is repeated of an answer of the API server.
+const maxText = 1024
+
+// A key names a class.
+type key struct{ namespace, name string }
+
+func (k key) String() string { return k.namespace + "/" + k.name }
+
+// failure puts an error of the API server into the words that users of the Secrets Store CSI Driver search for.
+func (k key) failure(err error) *provider.Error {
+	e := &provider.Error{Kind: kindOf(err), Message: k.message(err.Error()), Cause: err}
+	switch e.Kind {
+	case provider.NotFound:
+		e.Remedy = fmt.Sprintf("create the SecretProviderClass %s in the pod's namespace %s", k.name, k.namespace)
+		if notServed(err) {
+			e.Remedy = "install the definitions of secrets-store.csi.x-k8s.io"
+		}
+	case provider.Denied:
+		e.Remedy = "the driver's service account needs get, list and watch on secretproviderclasses, which the ClusterRole " +
+			"secretproviderclasses-role grants"
+	case provider.Throttled:
+		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
+			e.RetryAfter = time.Duration(seconds) * time.Second
+		}
+	case provider.Unavailable:
+		e.Remedy = "the node could not reach the API server; it tries again"
+	}
+	return e
+}
+
+func (k key) message(text string) string {
+	return fmt.Sprintf("failed to get secretproviderclass %s, error: %s", k, clean(text))
+}
+
+func kindOf(err error) provider.Kind {
+	var status apierrors.APIStatus
+	var network net.Error
+	var request *url.Error
+	switch {
+	case apierrors.IsNotFound(err):
+		return provider.NotFound
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		return provider.Denied
+	case apierrors.IsTooManyRequests(err):
+		return provider.Throttled
+	case errors.As(err, &status):
+		if status.Status().Code >= 500 {
+			return provider.Unavailable
+		}
+		return provider.Internal
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled),
+		errors.As(err, &network), errors.As(err, &request):
+		return provider.Unavailable
+	}
+	return provider.Internal
+}
+
+// clean bounds a text and takes out what could forge a line of a log.
+func clean(text string) string {
+	if len(text) > maxText {
+		text = text[:maxText] + "..."
+	}
+	return strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+}
