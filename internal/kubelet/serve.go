@@ -1,0 +1,38 @@
+package kubelet
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"time"
+
+	"google.golang.org/grpc"
+)
+
+// StopWithin is a bound for stopping: Kubernetes kills a pod 30 s after it asked it to stop.
+const StopWithin = 20 * time.Second
+
+// Serve serves on l, which it closes, until ctx is done: then it takes no more calls, waits for those in flight, at most
+// stopWithin, ends what is left, and returns nil. Any other end is an error, and should end the process: a driver without
+// its socket must not look alive.
+func Serve(ctx context.Context, l net.Listener, server *grpc.Server, stopWithin time.Duration) error {
+	ended := make(chan error, 1)
+	go func() { ended <- server.Serve(l) }()
+	select {
+	case err := <-ended:
+		if err == nil { // somebody else stopped it
+			err = grpc.ErrServerStopped
+		}
+		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
+	case <-ctx.Done():
+	}
+	// GracefulStop waits for handlers, for ever if one ignores its context; Serve returns after whichever stop is first.
+	hard := time.AfterFunc(stopWithin, server.Stop)
+	defer hard.Stop()
+	go server.GracefulStop()
+	if err := <-ended; err != nil && !errors.Is(err, grpc.ErrServerStopped) {
+		return fmt.Errorf("serving on %s: %w", l.Addr(), err)
+	}
+	return nil
+}
