@@ -41,11 +41,20 @@ status.byPod[].id string
 status.byPod[].namespace string
 `
 
+// status.conditions is Keymount's own, optional as everything, in both versions; the rest is upstream's.
 const podStatusFields = `
 apiVersion string
 kind string
 metadata object
 status object
+status.conditions array
+status.conditions[] object
+status.conditions[].lastTransitionTime string as date-time
+status.conditions[].message string
+status.conditions[].observedGeneration integer as int64
+status.conditions[].reason string
+status.conditions[].status string
+status.conditions[].type string
 status.mounted boolean
 status.objects array
 status.objects[] object
@@ -142,6 +151,8 @@ func walk(t *testing.T, node map[string]any, path string, out *[]string) {
 	for word, value := range node {
 		switch word {
 		case "type", "description":
+		case "format":
+			line += " as " + value.(string)
 		case "properties":
 			for name, child := range value.(map[string]any) {
 				walk(t, child.(map[string]any), strings.TrimPrefix(path+"."+name, "."), out)

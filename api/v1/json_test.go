@@ -43,6 +43,17 @@ status:
   - {id: secret/a, version: "1"}
 `
 
+const podStatusWithConditions = podStatus + `
+  conditions:
+  - type: UpToDate
+    status: "False"
+    reason: Denied
+    message: why
+    lastTransitionTime: "2026-01-31T12:00:00Z"
+    observedGeneration: 3
+  - {type: Other}
+`
+
 const byPod = `
 apiVersion: secrets-store.csi.x-k8s.io/VERSION
 kind: SecretProviderClass
@@ -65,6 +76,8 @@ func TestManifestsRoundTrip(t *testing.T) {
 		{"class v1alpha1 by pod", byPod, &v1alpha1.SecretProviderClass{}},
 		{"pod status v1", podStatus, &v1.SecretProviderClassPodStatus{}},
 		{"pod status v1alpha1", podStatus, &v1alpha1.SecretProviderClassPodStatus{}},
+		{"pod status v1 with conditions", podStatusWithConditions, &v1.SecretProviderClassPodStatus{}},
+		{"pod status v1alpha1 with conditions", podStatusWithConditions, &v1alpha1.SecretProviderClassPodStatus{}},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			text := []byte(tc.manifest)

@@ -25,6 +25,8 @@ type SecretProviderClassPodStatusStatus struct {
 	TargetPath string `json:"targetPath,omitempty"`
 	// The objects that the volume holds, sorted by id.
 	Objects []SecretProviderClassObject `json:"objects,omitempty"`
+	// What is known of the volume: see SecretProviderClassPodStatusCondition.
+	Conditions []SecretProviderClassPodStatusCondition `json:"conditions,omitempty"`
 }
 
 // SecretProviderClassObject is one object that a volume holds.
@@ -33,6 +35,25 @@ type SecretProviderClassObject struct {
 	ID string `json:"id,omitempty"`
 	// The version of the object, in the provider's terms; it changes when the content does.
 	Version string `json:"version,omitempty"`
+}
+
+// SecretProviderClassPodStatusCondition has the JSON of a metav1.Condition, without its rules: upstream's definition of this
+// object has none, and whatever is in a cluster must stay valid, whoever wrote it. A cluster with upstream's definition
+// drops conditions.
+type SecretProviderClassPodStatusCondition struct {
+	// The type of the condition, in CamelCase. UpToDate says whether the last refresh of the volume succeeded; a volume
+	// of which that is not true still holds what it held.
+	Type string `json:"type,omitempty"`
+	// True, False or Unknown.
+	Status string `json:"status,omitempty"`
+	// Why, as one word in CamelCase.
+	Reason string `json:"reason,omitempty"`
+	// Why, for people. It is that of the moment when status or reason last changed.
+	Message string `json:"message,omitempty"`
+	// When the status last changed.
+	LastTransitionTime metav1.Time `json:"lastTransitionTime,omitempty,omitzero"`
+	// The generation of the object that the condition was made from; Keymount does not set it.
+	ObservedGeneration int64 `json:"observedGeneration,omitempty"`
 }
 
 // SecretProviderClassPodStatusList is a list of pod statuses.
