@@ -5,7 +5,9 @@ package kubelet_test
 import (
 	"context"
 	"net"
+	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -73,10 +75,10 @@ func TestServeStops(t *testing.T) {
 			ctx, cancel := context.WithCancel(t.Context())
 			called, release := make(chan struct{}), make(chan struct{})
 			e := endpoint(t, "unix://"+filepath.Join(socketDir(t), "c.sock"))
-			_, ended := start(t, ctx, e, driver(func(context.Context) (*csi.ProbeResponse, error) {
+			l, ended := start(t, ctx, e, driver(func(ctx context.Context) (*csi.ProbeResponse, error) {
 				close(called)
 				<-release
-				return &csi.ProbeResponse{}, nil
+				return &csi.ProbeResponse{}, ctx.Err()
 			}), tc.stopWithin)
 			answered := make(chan error, 1)
 			go func() {
@@ -85,6 +87,9 @@ func TestServeStops(t *testing.T) {
 			}()
 			<-called
 			cancel()
+			for err := error(nil); err == nil; _, err = os.Lstat(l.Addr().String()) {
+				runtime.Gosched() // until it takes no more calls
+			}
 			if tc.hangs {
 				defer close(release)
 			} else {
