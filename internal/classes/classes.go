@@ -35,8 +35,7 @@ const (
 	maxVolumes = 10_000
 
 	readTimeout = 10 * time.Second
-	// patience is how long a look-up waits for the API server while a last known state is held.
-	patience = 2 * time.Second
+	patience    = 2 * time.Second
 )
 
 // Config says how to reach the API server.
@@ -46,6 +45,10 @@ type Config struct {
 	Log *slog.Logger
 	// FirstRetry and LastRetry bound the wait before a broken watch is opened again; 0 means 0.8 s and 30 s.
 	FirstRetry, LastRetry time.Duration
+	// ReadTimeout bounds a read, with the tries that client-go makes of it; 0 means 10 s.
+	ReadTimeout time.Duration
+	// Patience is how long a look-up waits for the API server while a last known state is held; 0 means 2 s.
+	Patience time.Duration
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -91,6 +94,12 @@ func New(cfg Config) (*Classes, error) {
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
+	}
+	if cfg.ReadTimeout <= 0 {
+		cfg.ReadTimeout = readTimeout
+	}
+	if cfg.Patience <= 0 {
+		cfg.Patience = patience
 	}
 	return &Classes{
 		cfg: cfg, client: client, versions: &versions{now: cfg.Now, log: cfg.Log}, changed: make(chan struct{}, 1),
@@ -216,7 +225,7 @@ func (c *Classes) wait(ctx context.Context, k key, held bool) (*Class, error) {
 	done := c.reads.DoChan(k.String(), func() (any, error) { return c.read(k) })
 	var impatient <-chan time.Time
 	if held {
-		timer := time.NewTimer(patience)
+		timer := time.NewTimer(c.cfg.Patience)
 		defer timer.Stop()
 		impatient = timer.C
 	}
@@ -237,7 +246,7 @@ func (c *Classes) wait(ctx context.Context, k key, held bool) (*Class, error) {
 
 // read reads a class from the API server, and keeps it where nobody has told anything newer.
 func (c *Classes) read(k key) (*Class, error) {
-	ctx, cancel := context.WithTimeout(context.Background(), readTimeout)
+	ctx, cancel := context.WithTimeout(context.Background(), c.cfg.ReadTimeout)
 	defer cancel()
 	c.mu.Lock()
 	e, told := c.used[k.namespace][k.name], 0

