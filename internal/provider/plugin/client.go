@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
 
 	"keymount/api/provider/v1alpha1"
@@ -51,15 +52,7 @@ func (c *Client) Close() error { return c.links.close() }
 func (c *Client) MayWriteTarget() bool { return true }
 
 // Version asks the provider what it is.
-func (c *Client) Version(ctx context.Context) (Info, error) {
-	var out Info
-	err := c.call(ctx, func(ctx context.Context, p v1alpha1.CSIDriverProviderClient) error {
-		answer, err := p.Version(ctx, &v1alpha1.VersionRequest{Version: APIVersion})
-		out = Info{clean(answer.GetRuntimeName(), maxObjectBytes), clean(answer.GetRuntimeVersion(), maxObjectBytes)}
-		return err
-	})
-	return out, err
-}
+func (c *Client) Version(ctx context.Context) (Info, error) { return askVersion(ctx, c.call) }
 
 // Fetch implements provider.Provider.
 //
@@ -67,12 +60,29 @@ func (c *Client) Version(ctx context.Context) (Info, error) {
 // ended connection or deadline is Unavailable and all else Internal. An answer with an error code has a *CodeError as its
 // cause.
 func (c *Client) Fetch(ctx context.Context, req *provider.Request) (*provider.Bundle, error) {
+	return askMount(ctx, c.call, req)
+}
+
+// A caller makes a call wherever the provider is.
+type caller func(ctx context.Context, do doing) error
+
+func askVersion(ctx context.Context, call caller) (Info, error) {
+	var out Info
+	err := call(ctx, func(ctx context.Context, p v1alpha1.CSIDriverProviderClient) error {
+		answer, err := p.Version(ctx, &v1alpha1.VersionRequest{Version: APIVersion})
+		out = Info{clean(answer.GetRuntimeName(), maxObjectBytes), clean(answer.GetRuntimeVersion(), maxObjectBytes)}
+		return err
+	})
+	return out, err
+}
+
+func askMount(ctx context.Context, call caller, req *provider.Request) (*provider.Bundle, error) {
 	in, err := encodeRequest(req)
 	if err != nil {
 		return nil, err
 	}
 	var answer *v1alpha1.MountResponse
-	err = c.call(ctx, func(ctx context.Context, p v1alpha1.CSIDriverProviderClient) (err error) {
+	err = call(ctx, func(ctx context.Context, p v1alpha1.CSIDriverProviderClient) (err error) {
 		answer, err = p.Mount(ctx, in)
 		return err
 	})
@@ -82,33 +92,45 @@ func (c *Client) Fetch(ctx context.Context, req *provider.Request) (*provider.Bu
 	return decodeBundle(answer)
 }
 
+// A doing is one call of the protocol.
+type doing func(context.Context, v1alpha1.CSIDriverProviderClient) error
+
 // call makes one call on a connected link. Where the provider goes away during the call, it is made once more on a new
 // connection: to ask twice is safe, upstream's driver asks three times.
-func (c *Client) call(ctx context.Context, do func(context.Context, v1alpha1.CSIDriverProviderClient) error) error {
+func (c *Client) call(ctx context.Context, do doing) error {
 	for retried := false; ; retried = true {
 		drops := c.links.drops.Load()
 		l, err := c.connect(ctx)
 		if err != nil {
 			return err
 		}
-		err = do(ctx, l.provider)
-		// A status that the provider itself gave leaves the connection as it is.
-		lost := status.Code(err) == codes.Unavailable && (c.links.drops.Load() != drops || l.open.Load() == 0)
-		c.links.release(l)
-		switch {
-		case err == nil:
-			return nil
-		case lost && !retried && ctx.Err() == nil:
-			continue
-		case lost:
-			return &provider.Error{
-				Kind:    provider.Unavailable,
-				Message: fmt.Sprintf("the provider at %s went away during the call", c.cfg.Socket),
-				Remedy:  "see why it ended, in the log of its pod's former container",
-			}
+		lost, err := c.use(ctx, l, drops, do)
+		if !lost || retried || ctx.Err() != nil {
+			return err
 		}
-		return c.failure(ctx, err)
 	}
+}
+
+// use makes one call on a link and releases it. drops is what links.drops was before the link was acquired. lost says that
+// the provider went away during the call, so that asking again may help.
+func (c *Client) use(ctx context.Context, l *link, drops int64, do doing) (lost bool, err error) {
+	err = do(ctx, l.provider)
+	// A status that the provider itself gave leaves the connection as it is. The state tells of one that is given up before
+	// it is closed, as when its other side says that it will go away.
+	lost = status.Code(err) == codes.Unavailable &&
+		(c.links.drops.Load() != drops || l.open.Load() == 0 || l.conn.GetState() != connectivity.Ready)
+	c.links.release(l)
+	switch {
+	case err == nil:
+		return false, nil
+	case lost:
+		return true, &provider.Error{
+			Kind:    provider.Unavailable,
+			Message: fmt.Sprintf("the provider at %s went away during the call", c.cfg.Socket),
+			Remedy:  "see why it ended, in the log of its pod's former container",
+		}
+	}
+	return false, c.failure(ctx, err)
 }
 
 // connect returns a link that is ready, to be released.
@@ -122,7 +144,7 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 	case errors.Is(err, errClosed):
 		return nil, &provider.Error{Kind: provider.Internal, Message: "the client of " + c.cfg.Socket + " is closed"}
 	case ctx.Err() != nil:
-		return nil, c.ended(ctx, "waiting for a connection")
+		return nil, ended(ctx, "waiting for a connection", c.cfg.Socket)
 	}
 	return nil, &provider.Error{
 		Kind:    provider.Unavailable,
@@ -136,7 +158,7 @@ func (c *Client) failure(ctx context.Context, err error) error {
 	st := status.Convert(err)
 	switch {
 	case ctx.Err() != nil && (st.Code() == codes.Canceled || st.Code() == codes.DeadlineExceeded):
-		return c.ended(ctx, "waiting for its answer")
+		return ended(ctx, "waiting for its answer", c.cfg.Socket)
 	case st.Code() == codes.ResourceExhausted && isTooLarge(st.Message()):
 		return &provider.Error{
 			Kind:    provider.Invalid,
@@ -154,13 +176,13 @@ func (c *Client) failure(ctx context.Context, err error) error {
 
 // ended says what was being waited for when ctx was done. The cause is the context's error, so that callers can tell a
 // deadline from a cancellation.
-func (c *Client) ended(ctx context.Context, waiting string) error {
+func ended(ctx context.Context, waiting, where string) error {
 	what := "the call was cancelled"
 	if errors.Is(ctx.Err(), context.DeadlineExceeded) {
 		what = "the deadline passed"
 	}
 	return &provider.Error{
 		Kind: provider.Unavailable, Cause: ctx.Err(),
-		Message: fmt.Sprintf("%s while %s, from the provider at %s", what, waiting, c.cfg.Socket),
+		Message: fmt.Sprintf("%s while %s, from the provider at %s", what, waiting, where),
 	}
 }

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"google.golang.org/grpc"
@@ -107,8 +108,15 @@ func (ls *links) release(l *link) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	l.calls--
-	if ls.old[l] && l.calls == 0 {
+	switch {
+	case l.calls > 0:
+	case ls.old[l]:
 		delete(ls.old, l)
+		l.conn.Close()
+	case l == ls.current && l.conn.GetState() == connectivity.TransientFailure:
+		// It would go on dialling for nobody; and the next call dials at once on a new one, where on this it would wait for
+		// gRPC's backoff. (ClientConn.ResetConnectBackoff is no way out: it reads a map that connecting writes to.)
+		ls.current = nil
 		l.conn.Close()
 	}
 }
@@ -139,7 +147,7 @@ func newLink(socket string, maxMessageBytes int, drops *atomic.Int64) (*link, er
 		grpc.WithMaxHeaderListSize(maxHeaderBytes), // a status with its details travels as headers
 		// A restarted provider is found soon; nobody waits longer than ClientConfig.ConnectWithin anyway.
 		grpc.WithConnectParams(grpc.ConnectParams{
-			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: time.Second},
+			Backoff:           backoff.Config{BaseDelay: 50 * time.Millisecond, Multiplier: 1.6, Jitter: 0.2, MaxDelay: 250 * time.Millisecond},
 			MinConnectTimeout: defaultConnectWithin,
 		}),
 		grpc.WithDisableServiceConfig(), // nobody but this package decides on retries
@@ -215,7 +223,6 @@ var errReplaced = errors.New("another socket took its place")
 
 // ready waits until the link is connected.
 func (l *link) ready(ctx context.Context, socket string) error {
-	l.conn.ResetConnectBackoff() // the socket may be there again since the last attempt
 	for {
 		state := l.conn.GetState()
 		switch {
@@ -237,17 +244,48 @@ func (l *link) ready(ctx context.Context, socket string) error {
 
 // whyNot says in few words why nobody could be reached.
 func whyNot(ctx context.Context, socket string) error {
+	if err := probe(ctx, socket); err != nil {
+		return err
+	}
+	return errors.New("somebody listens, but does not speak gRPC")
+}
+
+// probeWithin bounds a probe; one of a socket on the same machine takes microseconds or fails.
+const probeWithin = time.Second
+
+// probe connects to the socket, to see whether anybody listens. A listener whose queue is full fails it at once, so that it
+// never holds anybody up. The error says in few words what is wrong.
+func probe(ctx context.Context, socket string) error {
 	if _, err := statSocket(socket); errors.Is(err, fs.ErrNotExist) {
 		return errors.New("it does not exist")
 	} else if err != nil {
 		return err
 	}
-	conn, err := net.DialTimeout("unix", socket, time.Second)
-	if err != nil {
+	// A deadline of ctx that has passed must not change what is said.
+	d := net.Dialer{Timeout: probeWithin}
+	conn, err := d.DialContext(context.WithoutCancel(ctx), "unix", socket)
+	switch {
+	case err == nil:
+		conn.Close()
+		return nil
+	case errors.Is(err, syscall.ECONNREFUSED):
 		return errors.New("it is there, but nobody listens")
+	case errors.Is(err, fs.ErrNotExist):
+		return errors.New("it is a link that leads to nothing")
 	}
-	conn.Close()
-	return errors.New("somebody listens, but does not speak gRPC")
+	var reason syscall.Errno
+	if errors.As(err, &reason) {
+		return fmt.Errorf("it is there, but takes no connection: %w", reason)
+	}
+	return errors.New("it is there, but takes no connection")
+}
+
+// connected reports whether there is a connection to what listens on the path now, so that nobody need look whether it does.
+func (ls *links) connected() bool {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l := ls.current
+	return l != nil && l.open.Load() > 0 && l.conn.GetState() == connectivity.Ready && !l.replaced(ls.socket)
 }
 
 // isTooLarge tells gRPC's own complaint about a message's size from a provider's ResourceExhausted.

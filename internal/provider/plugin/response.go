@@ -16,6 +16,9 @@ type CodeError struct {
 
 func (e *CodeError) Error() string { return "provider error code " + e.Code }
 
+// ErrorType is the value of upstream's metric label error_type. Whoever makes labels of it bounds their number.
+func (e *CodeError) ErrorType() string { return e.Code }
+
 // encodeBundle puts a bundle into the protocol's form.
 func encodeBundle(b *provider.Bundle) *v1alpha1.MountResponse {
 	out := &v1alpha1.MountResponse{}
@@ -33,7 +36,9 @@ func encodeBundle(b *provider.Bundle) *v1alpha1.MountResponse {
 //
 // An answer with versions but without files is that of a provider that writes into the target itself. Upstream refuses an
 // answer without versions as "missing object versions", so no provider in use gives one that has files, and it stays an
-// error; one with neither is a class that lists no objects, whose volume is empty.
+// error; one with neither is a class that lists no objects, whose volume is empty. Neither of the two removes what a
+// provider wrote: the volume of the first is not touched at all, and writing an empty content to the second takes away
+// what was written from answers with files, and leaves every other name alone.
 func decodeBundle(in *v1alpha1.MountResponse) (*provider.Bundle, error) {
 	if in.GetError().GetCode() != "" {
 		code := clean(in.GetError().GetCode(), maxCodeBytes)
