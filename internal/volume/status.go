@@ -36,6 +36,9 @@ type Status struct {
 	// Device identifies the file system while it is mounted, as in stat(2); numbers are used again after an unmount. 0 where the
 	// system has none.
 	Device uint64
+	// Bytes is the memory that a mounted tmpfs uses, contents of all generations and of whoever else writes there. 0 where the
+	// system does not tell.
+	Bytes int64
 	// Generation is the folder that ..data resolves to, "" if it resolves to none.
 	Generation string
 }

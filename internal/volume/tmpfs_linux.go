@@ -181,7 +181,7 @@ func mountStatus(f *os.File) (Status, error) {
 	case !mounted:
 		return Status{State: NotMounted, Device: stat.Dev}, nil
 	case statfs.Type == unix.TMPFS_MAGIC:
-		return Status{State: Mounted, Device: stat.Dev}, nil
+		return Status{State: Mounted, Device: stat.Dev, Bytes: int64(statfs.Blocks-statfs.Bfree) * statfs.Bsize}, nil
 	}
 	return Status{State: Foreign, Device: stat.Dev}, nil
 }

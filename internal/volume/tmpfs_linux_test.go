@@ -76,13 +76,14 @@ func TestRootTmpfsLife(t *testing.T) {
 				}
 			}
 			first := assertState(t, v, root, volume.Mounted)
-			if first.Generation != "" || first.Device == 0 {
+			if first.Generation != "" || first.Device == 0 || first.Bytes != 0 {
 				t.Errorf("status of an empty volume: %+v", first)
 			}
 			mustWrite(t, root, base())
 			assertHolds(t, root, base())
 			second := assertState(t, v, root, volume.Mounted)
-			if g, _ := volume.Read(root); second.Generation != g.Name || second.Device != first.Device {
+			if g, _ := volume.Read(root); second.Generation != g.Name || second.Device != first.Device ||
+				second.Bytes < 4096 || second.Bytes > 1<<20 {
 				t.Errorf("status %+v after %+v", second, first)
 			}
 			for range 2 {
