@@ -62,7 +62,7 @@ type Provider struct {
 	places   chan struct{} // of large mounts
 }
 
-var _ provider.Provider = (*Provider)(nil)
+var _ provider.Meter = (*Provider)(nil)
 
 // New returns a Provider. The error is about the configuration: a cloud that does not exist.
 func New(cfg Config) (*Provider, error) {
@@ -91,4 +91,15 @@ func New(cfg Config) (*Provider, error) {
 			ShareFor:      cfg.ShareFor,
 		}),
 	}, nil
+}
+
+// Measure implements provider.Meter.
+func (p *Provider) Measure() provider.Measures {
+	reads := p.vault.Counts()
+	m := provider.Measures{Reads: reads.Requests, SharedReads: reads.Shared, Throttled: reads.Throttled}
+	if c, ok := p.identity.(identity.Counter); ok {
+		tokens := c.Counts()
+		m.Tokens, m.TokenFailures = tokens.Fetched, tokens.Failed
+	}
+	return m
 }

@@ -31,6 +31,8 @@ type tokens struct {
 	mu       sync.Mutex
 	sessions map[Key]*session
 	sweeping bool
+
+	counts counts
 }
 
 // A session is what is known of one identity.
@@ -114,6 +116,7 @@ func (t *tokens) start(key Key, s *session, c *Credential) *flight {
 		ctx, cancel := context.WithTimeout(context.Background(), fetchTime)
 		defer cancel()
 		f.token, f.err = c.guardedFetch(ctx)
+		t.counts.add(f.err)
 		t.mu.Lock()
 		s.flight = nil
 		if f.err == nil {

@@ -14,6 +14,7 @@ import (
 	"context"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"github.com/Azure/azure-sdk-for-go/sdk/azcore/policy"
@@ -60,6 +61,8 @@ type Client struct {
 	pipeline runtime.Pipeline
 	limits   *limits
 	shares   *shares
+	// requests were sent to vaults, refusals are those that were answered with 429.
+	requests, refusals atomic.Uint64
 }
 
 // New returns a Client.
@@ -93,6 +96,18 @@ func New(cfg Config) *Client {
 		Telemetry: policy.TelemetryOptions{Disabled: true}, // the user agent is set with the request
 	})
 	return c
+}
+
+// Counts are what a Client has done since it was made.
+type Counts struct {
+	Requests  uint64 // sent to vaults, every try and page
+	Throttled uint64 // of these, answered with 429
+	Shared    uint64 // reads that another's served
+}
+
+// Counts returns what was done so far.
+func (c *Client) Counts() Counts {
+	return Counts{Requests: c.requests.Load(), Throttled: c.refusals.Load(), Shared: c.shares.hits.Load()}
 }
 
 // Secret reads a secret. version "" means the newest. vaultURL is the vault's address, such as

@@ -209,12 +209,14 @@ func (p slotPolicy) Do(req *policy.Request) (resp *http.Response, err error) {
 		return nil, err
 	}
 	sent := time.Now()
+	k.client.requests.Add(1)
 	defer func() {
 		outcome, after := neither, time.Duration(0)
 		switch {
 		case err != nil || resp == nil:
 		case resp.StatusCode == http.StatusTooManyRequests:
 			outcome, after = refused, identity.RetryAfter(resp.Header, time.Now())
+			k.client.refusals.Add(1)
 		case resp.StatusCode < 500:
 			outcome = served
 		}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"keymount/internal/azure/identity"
@@ -24,6 +25,7 @@ type shares struct {
 
 	mu    sync.Mutex
 	reads map[shareKey]*sharedRead
+	hits  atomic.Uint64 // calls that another's read served
 	// kept and bytes count the finished reads in the map.
 	kept, bytes int
 }
@@ -65,11 +67,12 @@ func (s *shares) do(ctx context.Context, key shareKey, by *identity.Credential, 
 	asked := s.now()
 	for {
 		s.mu.Lock()
-		r := s.reads[key]
+		r, joined := s.reads[key], true
 		if r == nil || !s.serves(r, asked) {
-			r = s.start(key, by, fetch)
+			r, joined = s.start(key, by, fetch), false
 		} else if r.ended {
 			s.mu.Unlock()
+			s.hits.Add(1)
 			return r.value, nil
 		}
 		r.waiters++
@@ -86,6 +89,9 @@ func (s *shares) do(ctx context.Context, key shareKey, by *identity.Credential, 
 				continue // it was the other's credential that failed
 			}
 			return nil, own.error
+		}
+		if joined && r.err == nil {
+			s.hits.Add(1)
 		}
 		return r.value, r.err
 	}
