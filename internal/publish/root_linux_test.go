@@ -3,11 +3,8 @@ package publish_test
 import (
 	"context"
 	"errors"
-	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -16,41 +13,16 @@ import (
 	"keymount/internal/provider"
 	"keymount/internal/publish"
 	"keymount/internal/volume"
+	"keymount/internal/volume/volumetest"
 )
 
-const namespaceEnv = "KEYMOUNT_TEST_NAMESPACE"
-
-// TestMain runs the tests of root in a mount namespace of their own, whose mounts nobody else sees.
-func TestMain(m *testing.M) {
-	fuzzing := slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzz") })
-	if os.Getuid() != 0 || os.Getenv(namespaceEnv) != "" || fuzzing {
-		os.Exit(m.Run())
-	}
-	cmd := exec.Command("/proc/self/exe", os.Args[1:]...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
-	cmd.Env = append(os.Environ(), namespaceEnv+"=1")
-	// With this flag the child also makes / private, recursively, before it starts.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Unshareflags: syscall.CLONE_NEWNS, Pdeathsig: syscall.SIGKILL}
-	err := cmd.Run()
-	var exit *exec.ExitError
-	switch {
-	case errors.As(err, &exit):
-		os.Exit(exit.ExitCode())
-	case err != nil:
-		fmt.Fprintln(os.Stderr, "starting the tests in a mount namespace:", err)
-		os.Exit(1)
-	}
-}
+// TestMain runs the tests of root in a mount namespace of their own.
+func TestMain(m *testing.M) { os.Exit(volumetest.Main(m)) }
 
 // rootBench is a bench over real tmpfs mounts.
 func rootBench(t *testing.T) *bench {
 	t.Helper()
-	if os.Getuid() != 0 {
-		t.Skip("needs root")
-	}
-	if os.Getenv(namespaceEnv) == "" {
-		t.Fatal("runs as root outside of a namespace")
-	}
+	volumetest.NeedRoot(t)
 	b := newBench(t, func(c *publish.Config) { c.Store = volume.Tmpfs{Size: 1 << 20} })
 	t.Cleanup(func() { volume.Tmpfs{}.Unmount(b.v.Target) })
 	return b

@@ -9,12 +9,13 @@ import (
 
 	"keymount/internal/provider"
 	"keymount/internal/volume"
+	"keymount/internal/volume/volumetest"
 )
 
 // Whoever owns a folder can enter it whatever its mode, and can put another in its place: a folder that waits in /tmp under the
 // name that somebody will use gets no secrets.
 func TestRootFolderOfAnotherUserIsRefused(t *testing.T) {
-	needRoot(t)
+	volumetest.NeedRoot(t)
 	root := filepath.Join(t.TempDir(), "volume")
 	must(t, os.Mkdir(root, 0o777))
 	must(t, os.Chown(root, 12345, 12345))

@@ -24,6 +24,7 @@ import (
 
 	"keymount/internal/provider"
 	"keymount/internal/volume"
+	"keymount/internal/volume/volumetest"
 )
 
 // mutating are the system calls that change something on disk, opens being told apart by their flags.
@@ -196,7 +197,7 @@ func TestKillAtEverySystemCallInFolder(t *testing.T) {
 }
 
 func TestRootKillAtEverySystemCallOnTmpfs(t *testing.T) {
-	needRoot(t)
+	volumetest.NeedRoot(t)
 	t.Parallel()
 	killEverywhere(t, "tmpfs")
 }

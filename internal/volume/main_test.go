@@ -5,10 +5,9 @@ package volume_test
 import (
 	"fmt"
 	"os"
-	"runtime"
-	"slices"
-	"strings"
 	"testing"
+
+	"keymount/internal/volume/volumetest"
 )
 
 // TestMain lets the test binary be three things: the writer that the kill tests end, the tests in a private mount namespace
@@ -24,15 +23,10 @@ func TestMain(m *testing.M) {
 	if info, err := os.Stat(memory); err == nil && info.IsDir() && os.Getenv("TMPDIR") == "" {
 		os.Setenv("TMPDIR", memory) // thousands of small files: ten times as fast as a disk
 	}
-	fuzzing := slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzz") })
-	if os.Getuid() == 0 && runtime.GOOS == "linux" && os.Getenv(namespaceEnv) == "" && !fuzzing { // fuzz workers talk over files that a second process has not
-		os.Exit(inNamespace())
-	}
-	os.Exit(m.Run())
+	os.Exit(volumetest.Main(m))
 }
 
 const (
 	memory       = "/dev/shm"
 	killChildEnv = "KEYMOUNT_TEST_KILL_CHILD"
-	namespaceEnv = "KEYMOUNT_TEST_NAMESPACE"
 )

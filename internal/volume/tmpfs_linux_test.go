@@ -16,6 +16,7 @@ import (
 
 	"keymount/internal/provider"
 	"keymount/internal/volume"
+	"keymount/internal/volume/volumetest"
 )
 
 func itoa(n int) string { return strconv.Itoa(n) }
@@ -59,7 +60,7 @@ func assertGone(t testing.TB, target string) {
 }
 
 func target(t testing.TB) string {
-	needRoot(t)
+	volumetest.NeedRoot(t)
 	return filepath.Join(t.TempDir(), "pods", "uid", "mount")
 }
 
@@ -219,7 +220,7 @@ func TestRootUnmountOfWhatIsNotMounted(t *testing.T) {
 
 // What is bound to the target or below it belongs to somebody else: the mount goes, its content stays.
 func TestRootForeignMountsKeepTheirContent(t *testing.T) {
-	needRoot(t)
+	volumetest.NeedRoot(t)
 	tmp := filepath.Join(t.TempDir(), "run")
 	mountTmpfs(t, tmp)
 	defer unix.Unmount(tmp, unix.MNT_DETACH)
