@@ -1,8 +1,9 @@
 # Keymount: `make help` lists the targets. Programs that a target needs beyond Go, make and a C compiler are installed by
 # scripts/need (as root on Debian) or named in one line.
 
-PROGRAMS   := keymount keymount-azure keyvault-emulator
+PROGRAMS   := keymount keymount-azure keymount-driver keyvault-emulator
 VERSION    ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+GIT_COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
 BUILD_DATE ?= $(shell git log -1 --format=%cI 2>/dev/null)
 FUZZTIME   ?= 30s
 # How many tests need root and a mount namespace; where root is there, fewer than this is a failure.
@@ -26,7 +27,7 @@ demo: build ## see it work: emulator, mount, rotation; no root, no Kubernetes
 	@PATH="$(CURDIR)/bin:$$PATH" ./examples/demo/demo
 
 build: ## build the programs into bin/
-	$(PLAIN) go build -ldflags "-s -w -X main.version=$(VERSION) -X main.buildDate=$(BUILD_DATE)" -o bin/ $(PROGRAMS:%=./cmd/%)
+	$(PLAIN) go build -ldflags "-s -w -X main.version=$(VERSION) -X main.gitCommit=$(GIT_COMMIT) -X main.buildDate=$(BUILD_DATE)" -o bin/ $(PROGRAMS:%=./cmd/%)
 
 test: test-unit ## run the tests (the unit suite)
 

@@ -1,0 +1,66 @@
+// Command keymount-driver is the node daemon: the Secrets Store CSI Driver of one node. It owns the flags and their meaning,
+// hands internal/daemon a typed configuration, and is the only place that exits.
+package main
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"keymount/internal/daemon"
+	"keymount/internal/process"
+)
+
+// Set at link time.
+var (
+	version   = "development"
+	gitCommit = ""
+	buildDate = ""
+)
+
+func main() {
+	err := process.Harden()
+	if err == nil {
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+		defer stop()
+		context.AfterFunc(ctx, stop) // a second signal ends the process at once
+		err = run(ctx, os.Args[1:], os.Stdout, os.Stderr)
+	}
+	var usage usageError
+	switch {
+	case err == nil, errors.Is(err, flag.ErrHelp):
+	case errors.As(err, &usage):
+		fmt.Fprintln(os.Stderr, "keymount-driver:", err)
+		fmt.Fprintln(os.Stderr, "keymount-driver --help lists the flags")
+		os.Exit(2)
+	default:
+		fmt.Fprintln(os.Stderr, "keymount-driver:", err)
+		os.Exit(1)
+	}
+}
+
+// run serves until ctx is done.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	opt, err := parse(args, os.Getenv, stdout)
+	if err != nil {
+		return err
+	}
+	if opt.version {
+		return json.NewEncoder(stdout).Encode(struct{ BuildVersion, GitCommit, BuildDate string }{version, gitCommit, buildDate})
+	}
+	log, closeLog, err := opt.log.Open(stdout, stderr)
+	if err != nil {
+		return err
+	}
+	defer closeLog()
+	cfg := opt.config
+	cfg.Build = daemon.Build{Version: version, Commit: gitCommit, Date: buildDate}
+	cfg.Log = log
+	return daemon.Run(ctx, cfg)
+}
