@@ -74,18 +74,23 @@ func (v *volume) close() {
 // current returns the name of the generation that ..data points at, "" if it points at none: absent, dangling, or
 // planted (anything but the name of a folder right below the target).
 func (v *volume) current() (string, error) {
-	name, err := v.readlink(dataLink)
-	if err != nil || !mayBeGeneration(name) {
-		return "", err
+	dangling := ""
+	for {
+		name, err := v.readlink(dataLink)
+		if err != nil || name == dangling || !mayBeGeneration(name) {
+			return "", err
+		}
+		info, err := v.root.Lstat(name)
+		switch {
+		case err == nil && info.IsDir():
+			return name, nil
+		case err == nil:
+			return "", nil
+		case !errors.Is(err, fs.ErrNotExist):
+			return "", fmt.Errorf("inspecting generation: %w", err)
+		}
+		dangling = name // unless a Write has pointed ..data elsewhere and removed the old generation since it was read
 	}
-	info, err := v.root.Lstat(name)
-	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() {
-		return "", nil
-	}
-	if err != nil {
-		return "", fmt.Errorf("inspecting generation: %w", err)
-	}
-	return name, nil
 }
 
 // mayBeGeneration reports whether the target of ..data names something of the layout right below the volume's root.

@@ -3,6 +3,7 @@
 package volume_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -31,7 +32,8 @@ func TestReadersSeeWholeGenerations(t *testing.T) {
 	mustWrite(t, root, numbered(0))
 	var wg sync.WaitGroup
 	var done atomic.Bool
-	started := make(chan struct{}, 3)
+	const readers = 4
+	started := make(chan struct{}, readers)
 	reader := func(read func() error) {
 		wg.Go(func() {
 			for i := 0; !done.Load(); i++ {
@@ -62,7 +64,14 @@ func TestReadersSeeWholeGenerations(t *testing.T) {
 		}
 		return oneNumber(g)
 	})
-	for range 3 {
+	reader(func() error {
+		status, err := volume.Folder{}.Inspect(root)
+		if err == nil && status.Generation == "" {
+			err = errors.New("inspecting: no generation")
+		}
+		return err
+	})
+	for range readers {
 		<-started
 	}
 	for n := 1; n <= 150; n++ {

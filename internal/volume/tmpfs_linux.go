@@ -118,25 +118,35 @@ func (t Tmpfs) Inspect(target string) (Status, error) {
 
 // currentAt is volume.current with few system calls: every republish of kubelet asks.
 func currentAt(f *os.File) (string, error) {
-	var buf [unix.NAME_MAX + 1]byte
 	fd := int(f.Fd())
+	dangling := ""
+	for {
+		name, err := dataLinkAt(fd)
+		if err != nil || name == dangling || !mayBeGeneration(name) {
+			return "", err
+		}
+		var stat unix.Stat_t
+		err = unix.Fstatat(fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW)
+		switch {
+		case err == nil && stat.Mode&unix.S_IFMT == unix.S_IFDIR:
+			return name, nil
+		case err == nil, errors.Is(err, unix.ENAMETOOLONG):
+			return "", nil
+		case !errors.Is(err, unix.ENOENT):
+			return "", err
+		}
+		dangling = name // see volume.current
+	}
+}
+
+// dataLinkAt returns the target of ..data, "" if that is absent or no link.
+func dataLinkAt(fd int) (string, error) {
+	var buf [unix.NAME_MAX + 1]byte
 	n, err := unix.Readlinkat(fd, dataLink, buf[:])
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) { // absent, or no link
+	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
 		return "", nil
 	}
-	if err != nil {
-		return "", err
-	}
-	name := string(buf[:n])
-	if !mayBeGeneration(name) {
-		return "", nil
-	}
-	var stat unix.Stat_t
-	err = unix.Fstatat(fd, name, &stat, unix.AT_SYMLINK_NOFOLLOW)
-	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENAMETOOLONG) || err == nil && stat.Mode&unix.S_IFMT != unix.S_IFDIR {
-		return "", nil
-	}
-	return name, err
+	return string(buf[:max(n, 0)]), err
 }
 
 // inspectMount opens target as a place, which has no effect on what is there, and says what is mounted on it.

@@ -352,3 +352,36 @@ func TestRootMountTableAgreesWithStatx(t *testing.T) {
 		must(t, volume.Tmpfs{}.Unmount(dir))
 	}
 }
+
+// A volume that is written again and again holds a generation at every moment that somebody looks.
+func TestRootInspectDuringWrites(t *testing.T) {
+	v, root := volume.Tmpfs{}, target(t)
+	must(t, v.Mount(root))
+	defer v.Unmount(root)
+	mustWrite(t, root, numbered(0))
+	stop, stopped := make(chan struct{}), make(chan error)
+	go func() {
+		for {
+			status, err := v.Inspect(root)
+			if err == nil && status.Generation == "" {
+				err = errors.New("no generation")
+			}
+			select {
+			case <-stop:
+				stopped <- err
+				return
+			default:
+			}
+			if err != nil {
+				<-stop
+				stopped <- err
+				return
+			}
+		}
+	}()
+	for n := 1; n <= 300; n++ {
+		mustWrite(t, root, numbered(n))
+	}
+	close(stop)
+	must(t, <-stopped)
+}
