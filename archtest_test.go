@@ -55,6 +55,8 @@ var law = map[string][]string{
 	"internal/events":                  {"internal/provider", "internal/publish"},
 	"internal/metrics":                 {"internal/provider", "internal/publish"},
 	"internal/kubelet":                 nil,
+	"internal/apiwatch":                nil,
+	"internal/serviceaccount":          {"internal/provider"},
 	"internal/node":                    {"internal/provider", "internal/publish", "internal/classes", "internal/token"},
 	"internal/daemon":                  {"internal/...", "api/..."},
 	"internal/conformance":             nil,
