@@ -109,7 +109,7 @@ type stored struct {
 
 // A Registry is an open folder of records.
 type Registry struct {
-	root    *os.Root
+	root    *os.Root // nil for one in memory
 	mu      sync.Mutex
 	records map[string]Record // volume id -> record
 }
@@ -132,8 +132,17 @@ func Open(folder string) (r *Registry, warnings []error, err error) {
 	return r, warnings, nil
 }
 
+// InMemory returns a registry that outlives no process, for where there is no folder to be had: volumes are then adopted
+// after a restart, at the cost of one fetch each.
+func InMemory() *Registry { return &Registry{records: map[string]Record{}} }
+
 // Close releases the folder. The registry must not be used afterwards.
-func (r *Registry) Close() error { return r.root.Close() }
+func (r *Registry) Close() error {
+	if r.root == nil {
+		return nil
+	}
+	return r.root.Close()
+}
 
 func (r *Registry) load() (warnings []error, err error) {
 	dir, err := r.root.Open(".")
@@ -238,6 +247,9 @@ func (r *Registry) Save(rec Record) error {
 		return fmt.Errorf("saving record: there are %d already", maxRecords)
 	}
 	r.records[rec.Volume] = rec
+	if r.root == nil {
+		return nil
+	}
 	if err := r.write(fileOf(rec.Volume), data); err != nil {
 		return fmt.Errorf("saving record of volume %q: %w", rec.Volume, err)
 	}
@@ -292,6 +304,9 @@ func (r *Registry) Delete(volume string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	delete(r.records, volume)
+	if r.root == nil {
+		return nil
+	}
 	err := r.root.Remove(fileOf(volume))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("deleting record of volume %q: %w", volume, err)

@@ -288,3 +288,23 @@ func must(t *testing.T, err error) {
 		t.Fatal(err)
 	}
 }
+
+func TestInMemory(t *testing.T) {
+	r := registry.InMemory()
+	want := registry.Record{Volume: "v", Target: "/t"}
+	if err := r.Save(want); err != nil {
+		t.Fatal(err)
+	}
+	if got, ok := r.Get("v"); !ok || got.Target != "/t" || len(r.All()) != 1 {
+		t.Errorf("got %+v", got)
+	}
+	if err := r.Delete("v"); err != nil {
+		t.Fatal(err)
+	}
+	if _, ok := r.Get("v"); ok {
+		t.Error("still there")
+	}
+	if err := r.Close(); err != nil {
+		t.Error(err)
+	}
+}
