@@ -1,0 +1,98 @@
+package podstatus
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+	"strings"
+	"unicode"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keymount/internal/provider"
+)
+
+// maxQuoted bounds what is repeated of a volume's id.
+const maxQuoted = 128
+
+var errForeign = errors.New("objects of others have the names that it could have")
+
+// reasonOf maps kinds to the reasons of conditions.
+func reasonOf(k provider.Kind) string {
+	switch k {
+	case provider.Invalid:
+		return "Invalid"
+	case provider.NotFound:
+		return "NotFound"
+	case provider.Denied:
+		return "Denied"
+	case provider.Throttled:
+		return "Throttled"
+	case provider.Unavailable:
+		return "Unavailable"
+	}
+	return "Internal"
+}
+
+// failure says what could not be written, and what to do about it.
+func (rec *record) failure(err error) error {
+	e := &provider.Error{Kind: kindOf(err), Cause: err,
+		Message: bounded(fmt.Sprintf("writing the SecretProviderClassPodStatus of pod %s/%s for class %s: %v",
+			rec.pod.Namespace, rec.pod.Name, rec.class, err), 2*maxMessage)}
+	switch {
+	case errors.Is(err, errForeign):
+		e.Remedy = fmt.Sprintf("delete the SecretProviderClassPodStatus %s if it is of no use", rec.names()[len(rec.names())-1])
+	case apierrors.HasStatusCause(err, metav1.CauseType("NamespaceTerminating")):
+	case e.Kind == provider.Denied:
+		e.Remedy = "the driver's service account needs create, get and patch on secretproviderclasspodstatuses, which the " +
+			"ClusterRole secretproviderclasses-role grants; it is tried again"
+	case e.Kind == provider.NotFound:
+		e.Remedy = "install the definitions of secrets-store.csi.x-k8s.io; it is tried again"
+	case e.Kind == provider.Unavailable, e.Kind == provider.Throttled:
+		e.Remedy = "it is tried again"
+	}
+	return e
+}
+
+func kindOf(err error) provider.Kind {
+	var status apierrors.APIStatus
+	var network net.Error
+	var request *url.Error
+	switch {
+	case apierrors.IsNotFound(err):
+		return provider.NotFound
+	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
+		return provider.Denied
+	case apierrors.IsTooManyRequests(err):
+		return provider.Throttled
+	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
+		return provider.Invalid
+	case errors.As(err, &status):
+		if status.Status().Code >= 500 {
+			return provider.Unavailable
+		}
+		return provider.Internal
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled),
+		errors.As(err, &network), errors.As(err, &request):
+		return provider.Unavailable
+	}
+	return provider.Internal
+}
+
+// bounded cuts a text to so many bytes and takes out what has no place in a line.
+func bounded(text string, limit int) string {
+	text = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) {
+			return ' '
+		}
+		return r
+	}, strings.ToValidUTF8(text, "?"))
+	if len(text) > limit {
+		const more = "..."
+		text = strings.ToValidUTF8(text[:limit-len(more)], "") + more
+	}
+	return text
+}

@@ -1,0 +1,77 @@
+package podstatus
+
+import (
+	"context"
+	"math/rand/v2"
+	"time"
+)
+
+// Run repeats the writes that failed until they succeed, the volume is gone, or ctx is done. It returns nil.
+func (r *Recorder) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-r.due:
+		case <-timer.C:
+		}
+		rec, wait := r.next()
+		for ; rec != nil && ctx.Err() == nil; rec, wait = r.next() {
+			if err := r.write(ctx, rec); err != nil && ctx.Err() == nil {
+				r.cfg.Log.Debug("a status object still cannot be written", "volume", rec.id, "error", err)
+			}
+		}
+		timer.Reset(wait)
+	}
+}
+
+// next returns a record whose write is due, or how long there is none.
+func (r *Recorder) next() (*record, time.Duration) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	now, wait := time.Now(), time.Hour
+	for _, rec := range r.volumes {
+		switch {
+		case rec.retry.IsZero():
+		case !rec.retry.After(now):
+			return rec, 0
+		default:
+			wait = min(wait, rec.retry.Sub(now))
+		}
+	}
+	return nil, wait
+}
+
+// postpone notes that a write failed, and when to repeat it.
+func (r *Recorder) postpone(rec *record) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	wait := r.cfg.LastRetry
+	if rec.failures < 16 {
+		wait = min(wait, r.cfg.FirstRetry<<rec.failures)
+	}
+	rec.failures++
+	wait += rand.N(wait/5 + 1) // so that the nodes of a cluster do not come back together
+	rec.retry = time.Now().Add(wait)
+	select {
+	case r.due <- struct{}{}:
+	default:
+	}
+}
+
+// succeed notes that the state of so many changes is written. One that came later has its own writer, or waits for Run.
+func (r *Recorder) succeed(rec *record, changes int) {
+	r.mu.Lock()
+	failures := rec.failures
+	current := rec.changes == changes
+	if current {
+		rec.failures, rec.retry = 0, time.Time{}
+		rec.want.objects = nil // the sum is enough to see whether they change
+	}
+	r.mu.Unlock()
+	if current && failures > 0 {
+		r.cfg.Log.Info("a status object is written that could not be written before", "volume", rec.id, "failures", failures)
+	}
+}
