@@ -111,9 +111,12 @@ func TestExpiryOfTheRequestCounts(t *testing.T) {
 func TestTheCSIDriverProves(t *testing.T) {
 	r := newRig(t)
 	r.driver = requesting("other", audience)
-	r.run()
 	value := server.sign(good(), nil)
 	r.want(audience, value, token.InVolumeContext, provider.ProvenByCSIDriver)
+	if n := r.count("watch"); n != 0 {
+		t.Errorf("%d watches before Run", n)
+	}
+	r.run()
 	await(t, "it is watched", func() bool { return r.Watched() })
 	for i := range 100 { // new tokens, as kubelet makes them
 		c := good()
@@ -413,7 +416,7 @@ func TestSignaturesThatProveNothing(t *testing.T) {
 		"critical extension":             server.sign(good(), m{"alg": "RS256", "kid": "server", "crit": []any{"b64"}, "b64": false}),
 		"key for encryption":             signer{"enc", "RS256", rsaKey}.sign(good(), nil),
 		"key id that two keys have":      signer{"double", "RS256", rsaKey}.sign(good(), nil),
-		"key that is too short":          signer{"short", "RS256", rsaKey}.sign(good(), nil),
+		"key that is too short":          signer{"short", "RS256", shortKey}.sign(good(), nil),
 		"elliptic, zero signature":       es[:strings.LastIndexByte(es, '.')+1] + b.EncodeToString(make([]byte, 64)),
 		"elliptic, cut signature":        es[:len(es)-4],
 		"elliptic, flipped":              flip(es),
@@ -436,13 +439,12 @@ func TestSignaturesThatProveNothing(t *testing.T) {
 				t.Fatal("the token is the good one")
 			}
 			r := newRig(t)
-			short := server.public()
-			short["kid"], short["n"] = "short", b.EncodeToString(modulus[:128])
 			encryption := server.public()
 			encryption["kid"], encryption["use"] = "enc", "enc"
 			bent := signer{"bent", "ES256", p256Key}.public()
 			bent["y"] = bent["x"]
-			r.keys = []m{server.public(), signer{"ec", "ES256", p256Key}.public(), encryption, short, bent,
+			r.keys = []m{server.public(), signer{"ec", "ES256", p256Key}.public(), encryption, bent,
+				signer{"short", "RS256", shortKey}.public(),
 				signer{"double", "RS256", rsaKey}.public(), signer{"double", "RS256", otherKey}.public()}
 			r.want(audience, value, token.InVolumeContext, provider.Unproven)
 			r.want(audience, rs, token.InVolumeContext, provider.ProvenBySignature) // the positive control
