@@ -1,9 +1,10 @@
 // Package plugin is the adapter between internal/provider and the v1alpha1 provider protocol, in both directions: Client
-// makes a provider behind a socket a provider.Provider, and Server puts a provider.Provider behind a socket.
+// makes a provider behind a socket a provider.Provider, Folders finds such providers by name, and Server puts a
+// provider.Provider behind a socket.
 //
 // It owns everything that only the wire knows: JSON strings, kubelet's attribute names, gRPC codes, sockets. It imports
-// internal/provider, the generated protocol and gRPC, never a particular provider. Client and Server may be used from any
-// number of goroutines.
+// internal/provider, the generated protocol and gRPC, never a particular provider. Everything may be used from any number
+// of goroutines.
 //
 // Whatever comes from the other side is hostile until checked: sizes and counts are bounded, texts are cleaned, and no
 // message of either direction repeats a value of attributes, secrets or contents.
