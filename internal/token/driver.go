@@ -164,12 +164,12 @@ func (d *driver) tell(object *unstructured.Unstructured) {
 
 // Live implements apiwatch.Sink.
 func (d *driver) Live(live bool) {
-	d.mu.Lock()
-	d.live, d.tried = live, time.Time{}
-	d.mu.Unlock()
 	if live {
 		d.note(nil)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.live, d.tried = live, time.Time{}
 }
 
 // Failed implements apiwatch.Sink. What matters is whether the object can be read, and that is said where it is read.
