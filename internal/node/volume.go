@@ -46,7 +46,7 @@ func (s *Server) resolve(ctx context.Context, m *mount, v *publish.Volume) error
 	if err := class.Check(); err != nil {
 		return err
 	}
-	v.Provider = class.Provider
+	v.Provider, v.Warnings = class.Provider, class.Warnings
 	v.Due = s.due(class)
 	if v.Request.Parameters, err = overlay(class, m.attributes); err != nil {
 		return err

@@ -3,6 +3,7 @@ package publish_test
 import (
 	"context"
 	"errors"
+	"slices"
 	"testing"
 	"time"
 
@@ -133,11 +134,13 @@ func TestResolve(t *testing.T) {
 	b.wantNothing()
 
 	found := func(_ context.Context, v *publish.Volume) error {
-		v.Provider, v.Request.Parameters = "fake", params
+		v.Provider, v.Request.Parameters, v.Warnings = "fake", params, []string{"odd"}
 		return nil
 	}
 	b.v.Resolve = found
-	b.mustPublish()
+	if res := b.mustPublish(); !slices.Equal(res.Warnings, []string{"odd"}) {
+		t.Errorf("warnings %q", res.Warnings)
+	}
 	b.wantFiles(v1)
 	if rec, _ := b.cfg.Registry.Get(b.v.ID); rec.Provider != "fake" {
 		t.Errorf("recorded %+v", rec)

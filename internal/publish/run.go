@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"slices"
 	"time"
 
 	"keymount/internal/provider"
@@ -137,7 +138,7 @@ func (a *attempt) fill(res *Result) (*provider.Bundle, error) {
 		return nil, err
 	}
 	*res = Result{Fetched: true, First: !a.before.held, SelfWritten: bundle.SelfWritten,
-		Files: describe(bundle), Versions: bundle.Versions, Warnings: bundle.Warnings}
+		Files: describe(bundle), Versions: bundle.Versions, Warnings: slices.Concat(a.v.Warnings, bundle.Warnings)}
 	if bundle.SelfWritten {
 		return bundle, nil
 	}

@@ -27,9 +27,11 @@ type Volume struct {
 	Group *int
 	// Once says that a volume which holds files is left as it is by every later Publish: there is no rotation.
 	Once bool
+	// Warnings are about what the volume asks for, for people; each result begins with them.
+	Warnings []string
 	// Due says when a Publish refreshes a volume that is whole.
 	Due Due
-	// Resolve, if set, fills in Provider, Due and what is missing of Request, after the volume was looked at. It is not
+	// Resolve, if set, fills in Provider, Warnings, Due and what is missing of Request, after the volume was looked at. It is not
 	// called for a volume that is left as it is anyway. Its error counts as the provider's does: what the volume holds, it
 	// keeps.
 	Resolve func(ctx context.Context, v *Volume) error
