@@ -18,44 +18,39 @@ import (
 
 const (
 	socketMode = 0o700
-	// maxSocketPath is one byte less than Linux allows: the socket is made under a name with a dot in front.
-	maxSocketPath = 106
+	// maxSocketPath is what Linux allows.
+	maxSocketPath = 107
 )
 
 func absolute(path string) string { return filepath.Clean("/" + path) }
 
-// listenUnix makes the socket under a hidden name, which kubelet passes over in its registration folder, and moves it to
-// its own: kubelet sees one new socket, which answers and has its mode. The process's umask, which all threads share,
-// stays alone.
+// listenUnix makes the socket under its own name, with its mode. Unlike with a temporary name and a rename, kubelet, which
+// watches its registration folder, sees nothing but the socket that it looks for. The process's umask, which all threads
+// share, stays alone.
 func listenUnix(path string) (*unixListener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("listening on %s: the path of a socket has at most %d bytes: choose a shorter one", path, maxSocketPath)
 	}
-	if _, err := socketAt(path); err != nil {
-		return nil, fmt.Errorf("listening on %s: %w", path, err)
-	}
-	hidden := filepath.Join(filepath.Dir(path), "."+filepath.Base(path))
-	switch left, err := socketAt(hidden); { // by a process that was killed
+	switch left, err := socketAt(path); {
 	case err != nil:
-		return nil, fmt.Errorf("listening on %s: %s: %w", path, hidden, err)
+		return nil, fmt.Errorf("listening on %s: %w", path, err)
 	case left != nil:
-		if err := os.Remove(hidden); err != nil {
+		if err := os.Remove(path); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return nil, fmt.Errorf("removing an old socket: %w", err)
 		}
 	}
 	config := net.ListenConfig{Control: restrict}
-	l, err := config.Listen(context.Background(), "unix", hidden)
+	l, err := config.Listen(context.Background(), "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", path, err)
 	}
 	socket := l.(*net.UnixListener)
-	socket.SetUnlinkOnClose(false) // it would unlink the name that the socket was made under
-	info, err := adopt(hidden, path)
+	info, err := restricted(path)
 	if err != nil {
 		socket.Close()
-		os.Remove(hidden)
 		return nil, fmt.Errorf("listening on %s: %w", path, err)
 	}
+	socket.SetUnlinkOnClose(false) // it would unlink whatever has the name by then
 	return &unixListener{UnixListener: socket, path: path, info: info}, nil
 }
 
@@ -73,20 +68,17 @@ func socketAt(path string) (fs.FileInfo, error) {
 	}
 }
 
-// restrict has Linux make the socket with its mode in the first place. Other systems refuse: there adopt sets it.
+// restrict has Linux make the socket with its mode in the first place. Other systems refuse that.
 func restrict(_, _ string, c syscall.RawConn) error {
 	return c.Control(func(fd uintptr) { _ = unix.Fchmod(int(fd), socketMode) })
 }
 
-func adopt(hidden, path string) (fs.FileInfo, error) {
-	if err := os.Chmod(hidden, socketMode); err != nil {
+// restricted sets the mode where restrict could not, and returns what the socket can be told by.
+func restricted(path string) (fs.FileInfo, error) {
+	if err := os.Chmod(path, socketMode); err != nil {
 		return nil, err
 	}
-	info, err := os.Lstat(hidden)
-	if err != nil {
-		return nil, err
-	}
-	return info, os.Rename(hidden, path)
+	return os.Lstat(path)
 }
 
 // A unixListener removes its socket when it is closed, unless a successor has put its own there.
