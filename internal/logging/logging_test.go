@@ -155,6 +155,18 @@ func initials(text string) (all string) {
 	return all
 }
 
+// What a logger carries is on its lines, whatever decides on them.
+func TestAttributes(t *testing.T) {
+	for _, args := range []string{"", "-vmodule=x=5", "--log-format-json"} {
+		log, stdout, stderr := open(t, strings.Fields(args)...)
+		log.With("pod", "p").WithGroup("call").Info("served", "files", 1)
+		got := strings.NewReplacer(`"call":{"files":1}`, "call.files=1", `"pod":"p"`, "pod=p").Replace(stdout.String() + stderr.String())
+		if !strings.Contains(got, "pod=p") || !strings.Contains(got, "call.files=1") {
+			t.Errorf("%s: %s", args, got)
+		}
+	}
+}
+
 // The file is appended to, and nobody else may read it: names of pods and classes are in it.
 func TestFileIsAppendedTo(t *testing.T) {
 	file := filepath.Join(t.TempDir(), "log")
