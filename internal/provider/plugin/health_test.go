@@ -72,7 +72,11 @@ func TestHealthIsLoggedWhenItChanges(t *testing.T) {
 func TestHealthCheckHoldsUpNobody(t *testing.T) {
 	a := folder(t)
 	asked := make(chan struct{})
+	var until time.Duration
 	serveService(t, filepath.Join(a, "hung.sock"), &versioned{foreign{mount: answering("1")}, func(ctx context.Context) error {
+		if deadline, ok := ctx.Deadline(); ok {
+			until = time.Until(deadline)
+		}
 		close(asked)
 		<-ctx.Done()
 		return ctx.Err()
@@ -86,6 +90,9 @@ func TestHealthCheckHoldsUpNobody(t *testing.T) {
 	ended := make(chan struct{})
 	go func() { defer close(ended); f.CheckHealth(ctx) }()
 	<-asked
+	if until <= 0 || until > 5*time.Second { // deadlines travel with the call
+		t.Errorf("the provider is given %v to answer", until)
+	}
 	for _, name := range []string{"other", "hung"} {
 		if _, err := askFor(t, f, name); err != nil {
 			t.Errorf("%s: %v", name, err)
