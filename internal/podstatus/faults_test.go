@@ -121,6 +121,9 @@ func TestWhatCannotBeWritten(t *testing.T) {
 		{"no namespace", func(v *publish.Volume, _ *publish.Result) { v.Request.Pod.Namespace = "" }},
 		{"no uid", func(v *publish.Volume, _ *publish.Result) { v.Request.Pod.UID = "" }},
 		{"no class", func(v *publish.Volume, _ *publish.Result) { v.Class.Name = "" }},
+		{"a namespace that leaves its place", func(v *publish.Volume, _ *publish.Result) { v.Request.Pod.Namespace = "../x" }},
+		{"a pod that leaves its place", func(v *publish.Volume, _ *publish.Result) { v.Request.Pod.Name = "../x" }},
+		{"a class that leaves its place", func(v *publish.Volume, _ *publish.Result) { v.Class.Name = "x/../y" }},
 		{"too large", func(_ *publish.Volume, r *publish.Result) { *r = *first(huge...) }},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -156,7 +156,7 @@ func TestNames(t *testing.T) {
 	}{
 		{"free", "db", "", true},
 		{"too long", long, "", false},
-		{"too long, with a dot at the cut", strings.Repeat("n", 226) + "." + strings.Repeat("m", 30), "", false},
+		{"too long, with a dot at the cut", strings.Repeat("n", 226) + "." + strings.Repeat("m", 26), "", false},
 		{"of another pod", "db", `{"metadata":{"ownerReferences":[{"apiVersion":"v1","kind":"Pod","name":"web-shop","uid":"uid-web-shop"}]},
 			"status":{"podName":"web-shop","secretProviderClassName":"x"}}`, false},
 		{"of another pod, which only the owner says", "db",

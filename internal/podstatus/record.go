@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"time"
 
+	"k8s.io/apimachinery/pkg/api/validation"
+
 	"keymount/internal/provider"
 	"keymount/internal/publish"
 )
@@ -70,15 +72,22 @@ func (k *known) holds(o *objects, written bool) bool {
 	return o == nil || k.objects == o.sum || !written && k.objects == o.trimmed
 }
 
-// nameable refuses a volume of which nothing can be written: an object belongs to a pod.
+// nameable refuses a volume of which nothing can be written: an object belongs to a pod. Names that none can have have no place in
+// the path of a request either.
 func nameable(v *publish.Volume) error {
 	pod := v.Request.Pod
-	if pod.Namespace != "" && pod.Name != "" && pod.UID != "" && v.Class.Name != "" {
+	e := &provider.Error{Kind: provider.Invalid}
+	switch {
+	case pod.Namespace == "" || pod.Name == "" || pod.UID == "" || v.Class.Name == "":
+		e.Message = fmt.Sprintf("writing the status of volume %s: its pod or class is not known", bounded(v.ID, maxQuoted))
+		e.Remedy = "the CSIDriver object needs podInfoOnMount: true"
+	case len(validation.ValidateNamespaceName(pod.Namespace, false)) > 0,
+		len(validation.NameIsDNSSubdomain(pod.Name, false)) > 0, len(validation.NameIsDNSSubdomain(v.Class.Name, false)) > 0:
+		e.Message = fmt.Sprintf("writing the status of volume %s: its pod or class has no valid name", bounded(v.ID, maxQuoted))
+	default:
 		return nil
 	}
-	return &provider.Error{Kind: provider.Invalid,
-		Message: fmt.Sprintf("writing the status of volume %s: its pod or class is not known", bounded(v.ID, maxQuoted)),
-		Remedy:  "the CSIDriver object needs podInfoOnMount: true"}
+	return e
 }
 
 // record returns what is remembered of the volume. The same id with another pod or class is another volume.
