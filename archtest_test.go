@@ -49,8 +49,8 @@ var law = map[string][]string{
 	"internal/azure/encode/encodetest": nil,
 	"internal/process":                 nil,
 	"internal/logging":                 nil,
-	"internal/classes":                 {"internal/provider", "api/v1"},
-	"internal/token":                   {"internal/provider"},
+	"internal/classes":                 {"internal/provider", "internal/apiwatch", "api/v1"},
+	"internal/token":                   {"internal/provider", "internal/apiwatch"},
 	"internal/podstatus":               {"internal/provider", "internal/publish", "api/v1"},
 	"internal/events":                  {"internal/provider", "internal/publish"},
 	"internal/metrics":                 {"internal/provider", "internal/publish"},
@@ -78,7 +78,7 @@ type fence struct {
 var fences = []fence{
 	{"github.com/Azure/azure-sdk-for-go/", []string{"internal/azure/identity", "internal/azure/vault"},
 		"the SDK's types must not leak through the provider seam"},
-	{"k8s.io/client-go", []string{"internal/classes", "internal/token", "internal/podstatus", "internal/events", "internal/daemon"},
+	{"k8s.io/client-go", []string{"internal/apiwatch", "internal/classes", "internal/token", "internal/serviceaccount", "internal/podstatus", "internal/events", "internal/daemon"},
 		"only some packages talk to the API server; the typed clientset costs 15 MiB per process"},
 	{"k8s.io/client-go/kubernetes", nil, "the typed clientset costs 15 MiB per process"},
 	{"sigs.k8s.io/controller-runtime", nil, "it costs 18 MiB per process"},
@@ -188,6 +188,9 @@ func TestWhatProgramsLink(t *testing.T) {
 		{"cmd/keymount", "keymount/internal/publish", "keymount/internal/emulator", "the product must not know the emulator"},
 		{"cmd/keymount-azure", "keymount/internal/azure", "keymount/internal/volume", "a provider hands files over, it writes none"},
 		{"cmd/keymount-azure", "keymount/internal/azure", "keymount/internal/emulator", "the product must not know the emulator"},
+		{"cmd/keymount-driver", "keymount/internal/daemon", "keymount/internal/emulator", "the product must not know the emulator"},
+		{"cmd/keymount-driver", "keymount/internal/daemon", "keymount/internal/cli", "the daemon is no command line"},
+		{"cmd/keymount", "keymount/internal/publish", "keymount/internal/metrics", "the CLI serves nothing"},
 		{"cmd/keyvault-emulator", "keymount/internal/emulator", "keymount/internal/provider", "the emulator must not share the product's mistakes"},
 	} {
 		deps := strings.Fields(string(goCmd(t, "list", "-deps", "./"+tc.program)))

@@ -157,7 +157,7 @@ func checkServers(cfg *daemon.Config, in *raw) error {
 		cfg.MetricsAddr = ""
 	}
 	if in.pprof {
-		cfg.PprofAddr = ":" + strconv.Itoa(in.pprofPort)
+		cfg.PprofAddr = "127.0.0.1:" + strconv.Itoa(in.pprofPort) // upstream serves it to everybody
 		if in.pprofPort < 1 || in.pprofPort > 65535 {
 			errs = append(errs, bad("pprof-port", in.pprofPort, "give a port from 1 to 65535"))
 		}

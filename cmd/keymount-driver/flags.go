@@ -149,6 +149,6 @@ func azureFlags(flags *flag.FlagSet, in *raw) {
 func metricsFlags(flags *flag.FlagSet, cfg *daemon.Config, in *raw) {
 	flags.StringVar(&cfg.MetricsAddr, "metrics-addr", cfg.MetricsAddr, "serve /metrics at `host:port`; 0 switches them off")
 	flags.StringVar(&in.metricsBackend, "metrics-backend", "Prometheus", "`kind` of metrics; there is one")
-	flags.BoolVar(&in.pprof, "enable-pprof", false, "serve profiles of this process")
+	flags.BoolVar(&in.pprof, "enable-pprof", false, "serve profiles of this process, on the loopback interface (kubectl port-forward reaches it)")
 	flags.IntVar(&in.pprofPort, "pprof-port", 6065, "`port` for them")
 }

@@ -80,7 +80,7 @@ func resultOf(o publish.Outcome) string {
 		return "not_due"
 	case o.Result.First:
 		return "mounted"
-	case !o.Result.Change.Empty():
+	case o.Result.Changed():
 		return "changed"
 	}
 	return "unchanged"

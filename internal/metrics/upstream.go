@@ -64,7 +64,7 @@ func (u upstream) observe(o publish.Outcome, from, errorType string) {
 	if o.Err != nil {
 		u.rotationErrors.WithLabelValues(from, errorType, system, "false").Inc()
 	} else {
-		u.rotation.WithLabelValues(from, system, strconv.FormatBool(!o.Result.Change.Empty())).Inc()
+		u.rotation.WithLabelValues(from, system, strconv.FormatBool(o.Result.Changed())).Inc()
 	}
 	u.rotationDuration.WithLabelValues(system).Observe(o.Took.Seconds())
 }

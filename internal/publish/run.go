@@ -22,7 +22,7 @@ var ErrNotMounted = errors.New("the volume is not mounted")
 func (p *Publisher) run(ctx context.Context, c *call, v *Volume, o *Outcome) (err error) {
 	before, err := p.look(v)
 	if err != nil {
-		return failed(c.op, v, Left, err)
+		return failed(c.op, v, Left, at(stageMount, err))
 	}
 	o.Held = before.held
 	started := p.cfg.Now()
@@ -124,7 +124,7 @@ func (a *attempt) fill(res *Result) (*provider.Bundle, error) {
 			Message: fmt.Sprintf("provider %q says that it wrote the files itself, which it cannot have done", a.v.Provider)}
 	case !bundle.SelfWritten:
 		if err := volume.Check(bundle.Files); err != nil {
-			return nil, err
+			return nil, at(stageWrite, err)
 		}
 	}
 	if a.ctx.Err() != nil { // nobody waits for the volume any more, or it is being removed
@@ -137,7 +137,7 @@ func (a *attempt) fill(res *Result) (*provider.Bundle, error) {
 	if err := a.stillThere(); err != nil {
 		return nil, err
 	}
-	*res = Result{Fetched: true, First: !a.before.held, SelfWritten: bundle.SelfWritten,
+	*res = Result{NewVersions: a.before.whole && !slices.Equal(bundle.Versions, a.before.record.Versions), Fetched: true, First: !a.before.held, SelfWritten: bundle.SelfWritten,
 		Files: describe(bundle), Versions: bundle.Versions, Warnings: slices.Concat(a.v.Warnings, bundle.Warnings)}
 	if bundle.SelfWritten {
 		return bundle, nil
@@ -146,7 +146,7 @@ func (a *attempt) fill(res *Result) (*provider.Bundle, error) {
 	if res.Change.Leftover != nil {
 		res.Unfinished = append(res.Unfinished, res.Change.Leftover)
 	}
-	return bundle, err
+	return bundle, at(stageWrite, err)
 }
 
 // mount makes the volume if it is not there.
@@ -159,12 +159,12 @@ func (a *attempt) mount() error {
 		return nil
 	}
 	if err := a.cfg.Store.Mount(a.v.Target); err != nil {
-		return err
+		return at(stageMount, err)
 	}
 	a.mountedHere = true
 	status, err := a.cfg.Store.Inspect(a.v.Target)
 	a.device = status.Device
-	return err
+	return at(stageMount, err)
 }
 
 // stillThere makes sure that nobody unmounted the volume while its content was read: what is written would otherwise end up

@@ -56,6 +56,8 @@ type Result struct {
 	Files []FileInfo
 	// SelfWritten says that the provider wrote the files itself; Files and Change are then empty.
 	SelfWritten bool
+	// NewVersions says that the versions are not those of the success before, if there was one.
+	NewVersions bool
 	// Versions are the objects behind the files.
 	Versions []provider.ObjectVersion
 	// Warnings are for people: one sentence each, without secrets.
@@ -63,6 +65,9 @@ type Result struct {
 	// Unfinished is what failed after the files were in place: removing the old ones, the record, status, synced Secrets.
 	Unfinished []error
 }
+
+// Changed says whether applications have something to take up, as far as that can be known.
+func (r *Result) Changed() bool { return !r.Change.Empty() || r.SelfWritten && r.NewVersions }
 
 // A FileInfo describes one file.
 type FileInfo struct {
@@ -175,4 +180,29 @@ func failed(op Operation, v *Volume, state State, cause error) *Error {
 		doing = fmt.Sprintf("unmounting %s: ", v.Target)
 	}
 	return &Error{State: state, Doing: doing, Cause: cause}
+}
+
+// A stageError is a failure of a step of this package's own. Its type is that of upstream's metrics.
+type stageError struct {
+	error
+	stage string
+}
+
+// The steps, as upstream's metrics have them in their label error_type.
+const (
+	stageMount = "FailedToEnsureMountPoint"
+	stageWrite = "FileWriteError"
+)
+
+func (e stageError) Unwrap() error { return e.error }
+
+// ErrorType is the value of the label error_type of upstream's metrics.
+func (e stageError) ErrorType() string { return e.stage }
+
+// at says in which step err came up, if it did.
+func at(stage string, err error) error {
+	if err == nil {
+		return nil
+	}
+	return stageError{err, stage}
 }

@@ -13,7 +13,10 @@ import (
 const namespaceEnv = "KEYMOUNT_TEST_NAMESPACE"
 
 // Main runs a package's tests, as root on Linux in a mount namespace of their own, and returns the exit code for os.Exit.
-func Main(m *testing.M) int {
+func Main(m *testing.M) int { return Run(m.Run) }
+
+// Run is Main for a package that has more to do around its tests.
+func Run(tests func() int) int {
 	// Fuzz workers talk over files that a second process has not.
 	fuzzing := slices.ContainsFunc(os.Args, func(a string) bool { return strings.HasPrefix(a, "-test.fuzz") })
 	if os.Getuid() == 0 && os.Getenv(namespaceEnv) == "" && !fuzzing {
@@ -21,7 +24,7 @@ func Main(m *testing.M) int {
 			return code
 		}
 	}
-	return m.Run()
+	return tests()
 }
 
 // NeedRoot skips a test that nobody but root can run. Such tests are named TestRoot..., and CI counts them.

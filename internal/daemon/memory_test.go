@@ -1,0 +1,26 @@
+package daemon
+
+import (
+	"testing"
+	"testing/fstest"
+)
+
+func TestMemoryLimit(t *testing.T) {
+	for _, tc := range []struct {
+		name, file, text string
+		want             int64
+	}{
+		{"version 2", "memory.max", "209715200\n", 200 << 20},
+		{"version 2 without", "memory.max", "max\n", 0},
+		{"version 1", "memory/memory.limit_in_bytes", "209715200\n", 200 << 20},
+		{"version 1 without", "memory/memory.limit_in_bytes", "9223372036854771712\n", 0},
+		{"neither", "other", "1", 0},
+		{"garbage", "memory.max", "-5", 0},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			if got := memoryLimit(fstest.MapFS{tc.file: {Data: []byte(tc.text)}}); got != tc.want {
+				t.Errorf("got %d, want %d", got, tc.want)
+			}
+		})
+	}
+}
