@@ -61,11 +61,14 @@ generate: ## regenerate what is generated: API types, CRDs, protocol
 	cd tools && $(PLAIN) go run ./protogen ../api/provider/v1alpha1/service.proto
 	$(TOOL) controller-gen object crd:crdVersions=v1 paths='./api/v1;./api/v1alpha1' output:crd:dir=api/crds
 
-conformance: $(OUT)/unit.json ## regenerate docs/conformance.md from the last run of the unit suite
-	go run ./internal/conformance/report < $(OUT)/unit.json > docs/conformance.md
+conformance: $(OUT)/unit.json $(OUT)/integration.json ## regenerate docs/conformance.md from the last runs of the tests
+	cat $(OUT)/unit.json $(OUT)/integration.json | go run ./internal/conformance/report > docs/conformance.md
 
 $(OUT)/unit.json:
 	$(MAKE) test-unit
+
+$(OUT)/integration.json:
+	$(MAKE) test-integration
 
 verify: ## what CI checks beyond the tests: generated files, lint, request counts, kills, recordings, fuzzing
 	scripts/verify

@@ -150,7 +150,7 @@ func (d *Driver) Args() []string {
 		"--metrics-addr=" + d.metrics, "-v=5",
 	}
 	if !d.opt.Upstream {
-		args = append(args, "--health-addr="+d.health)
+		args = append(args, "--health-addr="+d.health, "--registration-dir="+d.Registration, "--kubelet-registration-path="+d.Endpoint)
 	}
 	return append(args, d.opt.Args...)
 }
