@@ -17,7 +17,7 @@ TOOL       := $(PLAIN) go tool -modfile=tools/go.mod
 TESTSUM    := go tool -modfile=tools/go.mod gotestsum --format pkgname --hide-summary skipped
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-unit test-kill test-recordings lint generate conformance verify bench bench-check fuzz clean
+.PHONY: help demo build test test-unit test-kill test-integration test-recordings lint generate conformance verify bench bench-check fuzz clean
 
 help: ## list the targets
 	@echo "Keymount: secrets from Azure Key Vault as files. Targets:"
@@ -43,6 +43,11 @@ test-kill: ## kill a writer at every system call and at 500 random moments
 	$(TESTSUM) --jsonfile $(OUT)/kill.json -- -race -count=1 -tags killtest -run Kill -timeout 10m ./internal/volume
 	@scripts/count-root-tests $(OUT)/kill.json $(ROOT_KILL_TESTS)
 
+test-integration: ## run against a real kube-apiserver and etcd; the first run builds them, some 7 minutes
+	@mkdir -p $(OUT)
+	@$(PLAIN) go run -tags integration ./test/binaries/build kube-apiserver etcd >/dev/null
+	$(TESTSUM) --jsonfile $(OUT)/integration.json -- -race -count=1 -timeout 15m -tags integration ./test/integration/... ./test/binaries
+
 test-recordings: ## compare the emulator and the provider with recorded answers of the service
 	go -C test/recordings/pins mod download
 	go -C test/recordings/azkeys02 mod download
@@ -50,8 +55,8 @@ test-recordings: ## compare the emulator and the provider with recorded answers 
 
 lint: ## gofmt, go vet, staticcheck
 	@files=$$(gofmt -l .); test -z "$$files" || { echo "not gofmt-ed:" $$files >&2; exit 1; }
-	$(PLAIN) go vet -tags killtest ./...
-	$(TOOL) staticcheck -tags killtest ./...
+	$(PLAIN) go vet -tags killtest,integration ./...
+	$(TOOL) staticcheck -tags killtest,integration ./...
 	cd tools && $(PLAIN) go vet -tags killtest ./...
 	cd test/recordings && $(PLAIN) go vet -tags killtest ./...
 	GOOS=windows $(PLAIN) go vet -tags killtest ./...

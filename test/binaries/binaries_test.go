@@ -32,7 +32,7 @@ func pinned(t *testing.T, main string) *builder {
 	return &builder{
 		source:   source,
 		cache:    filepath.Join(t.TempDir(), "binaries"),
-		programs: map[string]program{"small": {"small", "small", "-s -w"}},
+		programs: map[string]program{"small": {"small", "small", "-s -w", "a moment"}},
 		log:      io.Discard,
 	}
 }
@@ -108,7 +108,7 @@ func TestKeyFollowsWhatIsPinned(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		func(b *builder) { b.programs = map[string]program{"small": {"small", "small", "-w"}} },
+		func(b *builder) { b.programs = map[string]program{"small": {"small", "small", "-w", "a moment"}} },
 	} {
 		changed := pinned(t, hello)
 		changed.cache = b.cache
