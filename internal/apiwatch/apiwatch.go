@@ -20,6 +20,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/wait"
 	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/tools/cache"
+	"k8s.io/klog/v2"
 )
 
 const (
@@ -72,8 +73,11 @@ func Run(ctx context.Context, cfg Config) {
 	o := &observer{cfg: cfg}
 	// The Reflector waits by itself where the connection is refused and where it is told to slow down.
 	backoff := &wait.Backoff{Duration: cfg.FirstRetry, Cap: cfg.LastRetry, Steps: 10, Factor: 2, Jitter: 1}
+	// It also logs by itself, at every try. The sink hears of the same, and decides what is worth a line.
+	silent := klog.Logger{}
+	ctx = klog.NewContext(ctx, silent)
 	reflector := cache.NewReflectorWithOptions(o, &unstructured.Unstructured{}, o, cache.ReflectorOptions{
-		Name: "keymount", Backoff: backoff})
+		Name: "keymount", Backoff: backoff, Logger: &silent})
 	delay := cfg.FirstRetry
 	for ctx.Err() == nil {
 		began := time.Now()

@@ -198,7 +198,10 @@ func waiting() int {
 
 func TestFailures(t *testing.T) {
 	answer := func(code int, reason, message string) func(http.ResponseWriter, *http.Request, string) bool {
-		return func(w http.ResponseWriter, _ *http.Request, _ string) bool { fail(w, code, reason, message); return true }
+		return func(w http.ResponseWriter, _ *http.Request, _ string) bool {
+			fail(w, code, reason, message)
+			return true
+		}
 	}
 	for _, tc := range []struct {
 		name   string

@@ -127,6 +127,38 @@ func TestADeletionInAnOutageIsSeen(t *testing.T) {
 	await(t, "its end is said", func() bool { return r.logs.count("works again") == 1 })
 }
 
+// While the watch is broken, what it told before is not served as long as the class can be read.
+func TestABrokenWatchIsNotBelieved(t *testing.T) {
+	r := newRig(t)
+	r.put("ns", "c", nil)
+	r.Use("v", "ns", "c")
+	r.run()
+	r.awaitKept("ns", "c")
+	r.with(func() {
+		r.refuse = func(w http.ResponseWriter, _ *http.Request, verb string) bool {
+			if verb != "get" {
+				fail(w, 503, "ServiceUnavailable", "away")
+			}
+			return verb != "get"
+		}
+	})
+	r.cut()
+	await(t, "the break is noticed", func() bool { return !r.Kept("ns", "c") })
+	r.put("ns", "c", nil)
+	if got := r.get("c"); got.Generation != 2 {
+		t.Errorf("generation %d is served, want 2", got.Generation)
+	}
+	r.with(func() {
+		r.refuse = func(w http.ResponseWriter, _ *http.Request, _ string) bool {
+			fail(w, 503, "ServiceUnavailable", "away")
+			return true
+		}
+	})
+	if got := r.get("c"); got.Generation != 2 {
+		t.Errorf("in the outage generation %d is served, want what was last read", got.Generation)
+	}
+}
+
 // A class in use that no watch has told of is not served from what was read some time ago.
 func TestWithoutAWatchNothingOldIsServed(t *testing.T) {
 	var away atomic.Bool
@@ -224,7 +256,17 @@ func TestOldVersion(t *testing.T) {
 	}
 	assertNotFoundIs(t, r, "none", "get v1alpha1")
 
-	clock.Add(int64(10 * time.Minute / time.Second)) // v1 is asked again, and again it is not served
+	clock.Add(int64(10 * time.Minute / time.Second)) // v1 is asked again
+	r.with(func() {
+		r.refuse = func(w http.ResponseWriter, _ *http.Request, _ string) bool {
+			fail(w, 503, "ServiceUnavailable", "away")
+			return true
+		}
+	})
+	if e := r.failure("none"); e.Kind != provider.Unavailable || r.logs.count("as v1 again") != 0 {
+		t.Errorf("an answer that says nothing about versions: %v, v1 was said to be served %d times", e, r.logs.count("as v1 again"))
+	}
+	r.with(func() { r.refuse = nil }) // and again it is not served
 	assertNotFoundIs(t, r, "none", "get v1")
 	assertNotFoundIs(t, r, "none", "get v1alpha1")
 	r.with(func() { r.served = []string{"v1"} }) // the cluster was upgraded, and the old version is gone
