@@ -186,6 +186,9 @@ func TestSelfWrittenContent(t *testing.T) {
 		}
 		holds(two)
 		b.wantAsked("PATCH")
+		b.Observe(t.Context(), publish.Outcome{Operation: publish.Unpublishing, Volume: &publish.Volume{ID: "csi-1"}})
+		b.tell(held, fetched, func(o *publish.Outcome) { o.Result.SelfWritten, o.Result.NewVersions = true, true }) // the registry knew
+		b.wantAsked("POST")
 	})
 }
 

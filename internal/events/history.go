@@ -63,7 +63,7 @@ func (h *history) rotation(o *publish.Outcome, now time.Time) *note {
 	switch {
 	case !o.Held:
 		return nil
-	case res.SelfWritten && before != nil && *before != after:
+	case res.SelfWritten && (before != nil && *before != after || before == nil && res.NewVersions):
 		text += "the versions of its objects changed"
 	case res.SelfWritten || res.Change.Empty():
 		return nil

@@ -1,11 +1,8 @@
 package podstatus
 
 import (
-	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"strings"
 	"unicode"
 
@@ -57,11 +54,15 @@ func (rec *record) failure(err error) error {
 	return e
 }
 
+// kindOf says what an error of the client means. One that is no answer of the API server is its being away, as far as anybody can
+// tell: client-go's own rate limit, for one, ends with an error without a type.
 func kindOf(err error) provider.Kind {
 	var status apierrors.APIStatus
-	var network net.Error
-	var request *url.Error
 	switch {
+	case errors.Is(err, errForeign):
+		return provider.Invalid
+	case !errors.As(err, &status):
+		return provider.Unavailable
 	case apierrors.IsNotFound(err):
 		return provider.NotFound
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
@@ -70,13 +71,7 @@ func kindOf(err error) provider.Kind {
 		return provider.Throttled
 	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
 		return provider.Invalid
-	case errors.As(err, &status):
-		if status.Status().Code >= 500 {
-			return provider.Unavailable
-		}
-		return provider.Internal
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled),
-		errors.As(err, &network), errors.As(err, &request):
+	case apierrors.IsConflict(err), status.Status().Code >= 500:
 		return provider.Unavailable
 	}
 	return provider.Internal

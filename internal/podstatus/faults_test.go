@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"keymount/internal/podstatus"
 	"keymount/internal/provider"
 	"keymount/internal/publish"
 )
@@ -179,6 +180,42 @@ func TestManyVolumesAtOnce(t *testing.T) {
 			t.Errorf("%d requests", len(asked))
 		}
 	})
+}
+
+// What the client's own limit holds up is the API server being away, not a fault.
+func TestTheClientsOwnLimit(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		api := b.config()
+		api.QPS, api.Burst = 0.1, 1
+		r, err := podstatus.New(podstatus.Config{API: api})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Recorder = r
+		b.run()
+		b.record(volumeOf("web", "db", "v"), first("a=1"))
+		err = b.RecordStatus(t.Context(), volumeOf("web2", "db", "v"), first("a=1"))
+		if provider.KindOf(err) != provider.Unavailable {
+			t.Errorf("got %v", err)
+		}
+		time.Sleep(5 * time.Minute)
+		if names := b.names(); len(names) != 2 {
+			t.Errorf("names %v", names)
+		}
+	})
+}
+
+// Status codes and what they mean; Events leave out what is only an outage.
+func TestKinds(t *testing.T) {
+	for code, want := range map[int]provider.Kind{401: provider.Denied, 403: provider.Denied, 404: provider.NotFound, 400: provider.Invalid,
+		422: provider.Invalid, 413: provider.Invalid, 405: provider.Internal, 500: provider.Unavailable, 503: provider.Unavailable, 409: provider.Unavailable} {
+		in(t, func(t *testing.T, b *bench) {
+			b.breaks(func(string, string) int { return code })
+			if err := b.RecordStatus(t.Context(), volumeOf("web", "db", "v"), first("a=1")); provider.KindOf(err) != want || err == nil {
+				t.Errorf("%d: %v %v", code, provider.KindOf(err), err)
+			}
+		})
+	}
 }
 
 func TestACallerThatLeavesIsNotHeldUp(t *testing.T) {
