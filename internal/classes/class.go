@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"strconv"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -15,7 +16,7 @@ import (
 
 // The annotations of a class that Keymount reads.
 const (
-	// LockParameters, when "true", keeps the volume attributes of pods out of the class's parameters.
+	// LockParameters keeps the volume attributes of pods out of the class's parameters, whatever it holds but a spelling of false.
 	LockParameters = provider.AnnotationPrefix + "lock-parameters"
 	// RotationPollInterval is how often the volumes of the class are refreshed, as a duration such as 5m.
 	RotationPollInterval = provider.AnnotationPrefix + "rotation-poll-interval"
@@ -77,12 +78,13 @@ func parse(u *unstructured.Unstructured) (*Class, error) {
 }
 
 func (c *Class) annotate(annotations map[string]string) {
-	switch text := annotations[LockParameters]; text {
-	case "true":
-		c.LockParameters = true
-	case "false", "":
-	default:
-		c.warn(LockParameters, text, `it locks only when it is "true"`)
+	if text := annotations[LockParameters]; text != "" {
+		locks, err := strconv.ParseBool(text)
+		c.LockParameters = locks || err != nil // a lock that was spelt wrong must not be an open door
+		if err != nil {
+			c.Warnings = append(c.Warnings, fmt.Sprintf("the annotation %s of SecretProviderClass %s/%s locks its parameters, although its value %q is neither true nor false",
+				LockParameters, c.Namespace, c.Name, quoted(text)))
+		}
 	}
 	if text, ok := annotations[RotationPollInterval]; ok {
 		interval, err := time.ParseDuration(text)
@@ -103,9 +105,14 @@ func (c *Class) annotate(annotations map[string]string) {
 }
 
 func (c *Class) warn(annotation, text, why string) {
+	c.Warnings = append(c.Warnings, fmt.Sprintf("the annotation %s of SecretProviderClass %s/%s is ignored: its value %q is of no use, %s",
+		annotation, c.Namespace, c.Name, quoted(text), why))
+}
+
+// quoted is what a warning repeats of an annotation.
+func quoted(text string) string {
 	if len(text) > maxQuoted {
 		text = text[:maxQuoted] + "..."
 	}
-	c.Warnings = append(c.Warnings, fmt.Sprintf("the annotation %s of SecretProviderClass %s/%s is ignored: its value %q is of no use, %s",
-		annotation, c.Namespace, c.Name, text, why))
+	return text
 }

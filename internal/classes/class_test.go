@@ -24,7 +24,11 @@ func TestAnnotations(t *testing.T) {
 	}{
 		{"locked", "keymount.dev/lock-parameters", "true", func(c *classes.Class) bool { return c.LockParameters }, ""},
 		{"not locked", "keymount.dev/lock-parameters", "false", func(c *classes.Class) bool { return !c.LockParameters }, ""},
-		{"nearly locked", "keymount.dev/lock-parameters", "True", func(c *classes.Class) bool { return !c.LockParameters }, `"True"`},
+		{"locked in capitals", "keymount.dev/lock-parameters", "True", func(c *classes.Class) bool { return c.LockParameters }, ""},
+		{"not locked in capitals", "keymount.dev/lock-parameters", "FALSE", func(c *classes.Class) bool { return !c.LockParameters }, ""},
+		{"not locked by nothing", "keymount.dev/lock-parameters", "", func(c *classes.Class) bool { return !c.LockParameters }, ""},
+		{"locked by a word", "keymount.dev/lock-parameters", "yes", func(c *classes.Class) bool { return c.LockParameters }, `"yes"`},
+		{"locked by a long word", "keymount.dev/lock-parameters", strings.Repeat("y", 5000), func(c *classes.Class) bool { return c.LockParameters && len(c.Warnings[0]) < 400 }, "..."},
 		{"interval", "keymount.dev/rotation-poll-interval", "90s", func(c *classes.Class) bool { return c.RotationPollInterval == 90*time.Second }, ""},
 		{"no unit", "keymount.dev/rotation-poll-interval", "90", func(c *classes.Class) bool { return c.RotationPollInterval == 0 }, "such as 5m"},
 		{"empty", "keymount.dev/rotation-poll-interval", "", func(c *classes.Class) bool { return c.RotationPollInterval == 0 }, "such as 5m"},

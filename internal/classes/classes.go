@@ -10,6 +10,7 @@ package classes
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"sync"
@@ -286,11 +287,12 @@ func (c *Classes) fetch(ctx context.Context, k key) (*Class, *provider.Error) {
 
 func (k key) parse(object *unstructured.Unstructured) (*Class, *provider.Error) {
 	if object.GetNamespace() != k.namespace || object.GetName() != k.name {
-		return nil, &provider.Error{Kind: provider.Internal, Message: k.message("the API server answered with another object")}
+		return nil, &provider.Error{Kind: provider.Internal, Message: k.message("the API server answered with another object"),
+			Cause: unreadable{errors.New("another object")}}
 	}
 	class, err := parse(object)
 	if err != nil {
-		return nil, &provider.Error{Kind: provider.Invalid, Message: k.message(err.Error()),
+		return nil, &provider.Error{Kind: provider.Invalid, Message: k.message(err.Error()), Cause: unreadable{err},
 			Remedy: "correct the SecretProviderClass"}
 	}
 	return class, nil
@@ -304,7 +306,7 @@ func (k key) valid() error {
 		return nil
 	}
 	shown := key{quotable(k.namespace), quotable(k.name)}
-	return &provider.Error{Kind: provider.Invalid, Message: shown.message("no valid name: " + problems[0]),
+	return &provider.Error{Kind: provider.Invalid, Message: shown.message("no valid name: " + problems[0]), Cause: unreadable{errors.New(problems[0])},
 		Remedy: "correct the attribute secretProviderClass of the volume"}
 }
 

@@ -102,7 +102,17 @@ func (r *rig) failure(name string) *provider.Error {
 	if !errors.As(err, &e) || class != nil {
 		r.t.Fatalf("got %v, %v, want a *provider.Error", class, err)
 	}
+	assertErrorType(r.t, err)
 	return e
+}
+
+// assertErrorType checks that metrics can label the failure as upstream does.
+func assertErrorType(t *testing.T, err error) {
+	t.Helper()
+	var typed interface{ ErrorType() string } // what internal/metrics looks for
+	if !errors.As(err, &typed) || typed.ErrorType() != "SecretProviderClassNotFound" {
+		t.Errorf("the error type of %.200v is not upstream's", err)
+	}
 }
 
 // cost returns how many requests f makes.
@@ -278,6 +288,7 @@ func TestNamesThatNoClassCanHave(t *testing.T) {
 			strings.Contains(err.Error(), "\n") {
 			t.Errorf("%.20q %.20q gave %.200v", tc.namespace, tc.name, err)
 		}
+		assertErrorType(t, err)
 		r.Use("v", tc.namespace, tc.name)
 	}
 	if v, c, _ := r.Sizes(); v != 0 || c != 0 || r.count("all") != 0 {

@@ -25,7 +25,7 @@ func (k key) String() string { return k.namespace + "/" + k.name }
 
 // failure puts an error of the API server into the words that users of the Secrets Store CSI Driver search for.
 func (k key) failure(err error) *provider.Error {
-	e := &provider.Error{Kind: kindOf(err), Message: k.message(err.Error()), Cause: err}
+	e := &provider.Error{Kind: kindOf(err), Message: k.message(err.Error()), Cause: unreadable{err}}
 	switch e.Kind {
 	case provider.NotFound:
 		e.Remedy = fmt.Sprintf("create the SecretProviderClass %s in the pod's namespace %s", k.name, k.namespace)
@@ -44,6 +44,14 @@ func (k key) failure(err error) *provider.Error {
 	}
 	return e
 }
+
+// unreadable is the cause of every error of a class that could not be had.
+type unreadable struct{ error }
+
+func (u unreadable) Unwrap() error { return u.error }
+
+// ErrorType is the value of upstream's metric label error_type.
+func (unreadable) ErrorType() string { return "SecretProviderClassNotFound" }
 
 func (k key) message(text string) string {
 	return fmt.Sprintf("failed to get secretproviderclass %s, error: %s", k, clean(text))
