@@ -11,14 +11,14 @@ import (
 	"time"
 
 	"keymount/internal/daemon"
-	"keymount/internal/kubelet"
+	"keymount/internal/socket"
 )
 
 func noEnv(string) string { return "" }
 
-func endpoint(t *testing.T, text string) kubelet.Endpoint {
+func endpoint(t *testing.T, text string) socket.Endpoint {
 	t.Helper()
-	e, err := kubelet.ParseEndpoint(text)
+	e, err := socket.ParseEndpoint(text)
 	if err != nil {
 		t.Fatal(err)
 	}

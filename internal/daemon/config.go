@@ -5,7 +5,7 @@ import (
 	"time"
 
 	"keymount/internal/azure"
-	"keymount/internal/kubelet"
+	"keymount/internal/socket"
 )
 
 // Config is what the operator decides, checked and typed. A field that is not set switches its part off, unless it says
@@ -14,7 +14,7 @@ type Config struct {
 	Build Build
 
 	// Endpoint is where the CSI services are served. It must be set.
-	Endpoint kubelet.Endpoint
+	Endpoint socket.Endpoint
 	// DriverName is the name of the CSI driver. It must be set.
 	DriverName string
 	// NodeName is the name of this node's object, which CSI calls the node id. Without it no pod can be told to be on
@@ -94,7 +94,7 @@ type RegistrationConfig struct {
 // DefaultConfig returns upstream's defaults, and those of the parts that upstream does not have. Parts that are off unless
 // somebody asks for them are off.
 func DefaultConfig() Config {
-	endpoint, err := kubelet.ParseEndpoint("unix://tmp/csi.sock")
+	endpoint, err := socket.ParseEndpoint("unix://tmp/csi.sock")
 	if err != nil {
 		panic(err) // a constant
 	}

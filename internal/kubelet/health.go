@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
+
+	"keymount/internal/socket"
 )
 
 const (
@@ -26,17 +28,17 @@ const (
 
 // A Prober asks the driver over its own CSI socket whether it lives, as the livenessprobe sidecar does.
 type Prober struct {
-	endpoint Endpoint
+	endpoint socket.Endpoint
 }
 
 // NewProber returns a prober of the driver that serves endpoint.
-func NewProber(endpoint Endpoint) *Prober { return &Prober{endpoint} }
+func NewProber(endpoint socket.Endpoint) *Prober { return &Prober{endpoint} }
 
 // Probe calls CSI Probe. It connects anew each time: a kept connection would go on working when the socket's name is gone
 // and kubelet finds no driver any more.
 func (p *Prober) Probe(ctx context.Context) error {
 	dial := func(ctx context.Context, _ string) (net.Conn, error) {
-		return (&net.Dialer{}).DialContext(ctx, p.endpoint.network, p.endpoint.address)
+		return p.endpoint.Dial(ctx)
 	}
 	conn, err := grpc.NewClient("passthrough:///localhost", grpc.WithTransportCredentials(insecure.NewCredentials()),
 		grpc.WithContextDialer(dial), grpc.WithNoProxy())

@@ -15,6 +15,8 @@ import (
 
 	"google.golang.org/grpc"
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
+
+	"keymount/internal/socket"
 )
 
 const (
@@ -67,7 +69,7 @@ func (r *Registration) Socket() string {
 // what happens later is logged, shows in the readiness and is tried again: a socket that is gone, a registration that
 // kubelet refused.
 func (r *Registration) Run(ctx context.Context) error {
-	l, err := listenUnix(r.Socket())
+	l, err := socket.ListenUnix(r.Socket())
 	if err != nil {
 		return fmt.Errorf("making the registration socket: %w (is --registration-dir kubelet's plugins_registry folder?)", err)
 	}
@@ -85,10 +87,10 @@ func (r *Registration) Run(ctx context.Context) error {
 }
 
 // bindAnew makes the socket again after it was lost to cause. It tries until it has it, or returns nil when ctx is done.
-func (r *Registration) bindAnew(ctx context.Context, cause error, pause *time.Duration) *unixListener {
+func (r *Registration) bindAnew(ctx context.Context, cause error, pause *time.Duration) *socket.UnixListener {
 	for {
 		r.cfg.Log.Warn("registering with kubelet anew", "socket", r.Socket(), "error", cause.Error())
-		l, err := listenUnix(r.Socket())
+		l, err := socket.ListenUnix(r.Socket())
 		if err == nil {
 			r.cfg.Readiness.Unmet(Registered, cause.Error()+"; kubelet has not called "+r.Socket()+" since")
 			return l
@@ -112,7 +114,7 @@ func next(pause *time.Duration) time.Duration {
 
 // serve answers kubelet on l, which it closes. It returns nil when ctx is done, and an error when the socket must be made
 // anew.
-func (r *Registration) serve(ctx context.Context, l *unixListener, pause *time.Duration) error {
+func (r *Registration) serve(ctx context.Context, l *socket.UnixListener, pause *time.Duration) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	server := grpc.NewServer(grpc.MaxRecvMsgSize(64<<10), grpc.MaxConcurrentStreams(16))
@@ -161,8 +163,8 @@ func (r *Registration) serve(ctx context.Context, l *unixListener, pause *time.D
 
 // look looks whether the socket is where kubelet finds it. If another process serves there now, kubelet has registered
 // that one: there is nothing to do but to say so and wait until it is gone. Everything else is an error.
-func (r *Registration) look(l *unixListener) (displaced bool, err error) {
-	if l.inPlace() {
+func (r *Registration) look(l *socket.UnixListener) (displaced bool, err error) {
+	if l.InPlace() {
 		return false, nil
 	}
 	conn, err := net.DialTimeout("unix", r.Socket(), time.Second)

@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"keymount/internal/kubelet"
+	"keymount/internal/socket"
 )
 
 // An identity answers Probe with a function.
@@ -39,7 +40,7 @@ func driver(probe func(context.Context) (*csi.ProbeResponse, error)) *grpc.Serve
 }
 
 // start listens and serves; the channel gets what Serve returns.
-func start(t testing.TB, ctx context.Context, e kubelet.Endpoint, server *grpc.Server, stopWithin time.Duration) (net.Listener, <-chan error) {
+func start(t testing.TB, ctx context.Context, e socket.Endpoint, server *grpc.Server, stopWithin time.Duration) (net.Listener, <-chan error) {
 	t.Helper()
 	l, err := e.Listen()
 	if err != nil {
@@ -50,7 +51,7 @@ func start(t testing.TB, ctx context.Context, e kubelet.Endpoint, server *grpc.S
 	return l, ended
 }
 
-func client(t testing.TB, e kubelet.Endpoint) csi.IdentityClient {
+func client(t testing.TB, e socket.Endpoint) csi.IdentityClient {
 	t.Helper()
 	conn, err := grpc.NewClient("unix:"+strings.TrimPrefix(e.String(), "unix://"), grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
@@ -124,4 +125,24 @@ func TestServeFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+func endpoint(t testing.TB, text string) socket.Endpoint {
+	t.Helper()
+	e, err := socket.ParseEndpoint(text)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return e
+}
+
+// socketDir returns a folder whose path is short enough for sockets.
+func socketDir(t testing.TB) string {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "km")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	return dir
 }

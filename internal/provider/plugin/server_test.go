@@ -5,11 +5,8 @@ import (
 	"context"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -322,42 +319,6 @@ func TestServeReportsALostListener(t *testing.T) {
 }
 
 func TestListen(t *testing.T) {
-	t.Run("mode and leftovers", func(t *testing.T) {
-		socket := socketPath(t)
-		l, err := plugin.Listen("UNIX://" + socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		info, err := os.Lstat(socket)
-		if err != nil || info.Mode() != fs.ModeSocket|0o700 {
-			t.Errorf("mode %v, %v", info.Mode(), err)
-		}
-		if entries, _ := os.ReadDir(filepath.Dir(socket)); len(entries) != 1 {
-			t.Errorf("beside the socket: %v", entries)
-		}
-		l.Close()
-		if _, err := os.Lstat(socket); err == nil {
-			t.Error("the socket is still there")
-		}
-	})
-	t.Run("a successor's socket stays", func(t *testing.T) {
-		socket := socketPath(t)
-		first, err := plugin.Listen("unix://" + socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		second, err := plugin.Listen("unix://" + socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer second.Close()
-		first.Close()
-		conn, err := net.Dial("unix", socket)
-		if err != nil {
-			t.Fatal(err)
-		}
-		conn.Close()
-	})
 	for _, tc := range []struct{ name, endpoint, want string }{
 		{"no scheme", "/tmp/x.sock", "invalid endpoint: /tmp/x.sock"},
 		{"another scheme", "http://x", "invalid endpoint: http://x"},
@@ -372,23 +333,4 @@ func TestListen(t *testing.T) {
 			}
 		})
 	}
-	t.Run("the path is taken", func(t *testing.T) {
-		for _, take := range []func(string) error{
-			func(p string) error { return os.WriteFile(p, []byte("precious"), 0o600) },
-			func(p string) error { return os.Mkdir(p, 0o700) },
-			func(p string) error { return os.Symlink("/elsewhere", p) },
-		} {
-			socket := socketPath(t)
-			if err := take(socket); err != nil {
-				t.Fatal(err)
-			}
-			before, _ := os.Lstat(socket)
-			if _, err := plugin.Listen("unix://" + socket); err == nil || !strings.Contains(err.Error(), "no socket") {
-				t.Errorf("got %v", err)
-			}
-			if after, err := os.Lstat(socket); err != nil || !os.SameFile(before, after) {
-				t.Errorf("it was touched: %v", err)
-			}
-		}
-	})
 }

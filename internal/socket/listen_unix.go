@@ -1,6 +1,6 @@
 //go:build !windows
 
-package kubelet
+package socket
 
 import (
 	"context"
@@ -24,10 +24,10 @@ const (
 
 func absolute(path string) string { return filepath.Clean("/" + path) }
 
-// listenUnix makes the socket under its own name, with its mode. Unlike with a temporary name and a rename, kubelet, which
+// ListenUnix makes the socket under its own name, with its mode. Unlike with a temporary name and a rename, kubelet, which
 // watches its registration folder, sees nothing but the socket that it looks for. The process's umask, which all threads
 // share, stays alone.
-func listenUnix(path string) (*unixListener, error) {
+func ListenUnix(path string) (*UnixListener, error) {
 	if len(path) > maxSocketPath {
 		return nil, fmt.Errorf("listening on %s: the path of a socket has at most %d bytes: choose a shorter one", path, maxSocketPath)
 	}
@@ -51,7 +51,7 @@ func listenUnix(path string) (*unixListener, error) {
 		return nil, fmt.Errorf("listening on %s: %w", path, err)
 	}
 	socket.SetUnlinkOnClose(false) // it would unlink whatever has the name by then
-	return &unixListener{UnixListener: socket, path: path, info: info}, nil
+	return &UnixListener{UnixListener: socket, path: path, info: info}, nil
 }
 
 // socketAt returns the socket at path, nil if nothing is there, and an error if it is anything else.
@@ -81,26 +81,26 @@ func restricted(path string) (fs.FileInfo, error) {
 	return os.Lstat(path)
 }
 
-// A unixListener removes its socket when it is closed, unless a successor has put its own there.
-type unixListener struct {
+// A UnixListener removes its socket when it is closed, unless a successor has put its own there.
+type UnixListener struct {
 	*net.UnixListener
 	path string
 	info fs.FileInfo
 	once sync.Once
 }
 
-func (l *unixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
+func (l *UnixListener) Addr() net.Addr { return &net.UnixAddr{Name: l.path, Net: "unix"} }
 
-// inPlace tells whether the socket's name still leads to it.
-func (l *unixListener) inPlace() bool {
+// InPlace tells whether the socket's name still leads to it.
+func (l *UnixListener) InPlace() bool {
 	info, err := os.Lstat(l.path)
 	return err == nil && os.SameFile(info, l.info)
 }
 
-func (l *unixListener) Close() error {
+func (l *UnixListener) Close() error {
 	l.once.Do(func() {
 		// Before the close: while the socket is open, its inode number cannot be another's.
-		if l.inPlace() {
+		if l.InPlace() {
 			os.Remove(l.path)
 		}
 	})

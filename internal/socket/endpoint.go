@@ -1,13 +1,10 @@
-// Package kubelet is what the node daemon shows to its kubelet besides the CSI calls themselves: the life of the CSI socket,
-// the plugin registration, health and readiness. It replaces the registrar and the liveness probe that a CSI driver
-// otherwise has beside it. It decides nothing about volumes and imports nothing of the module.
-//
-// The order is the caller's: Endpoint.Listen, Serve, Prober.Probe, and only then Registration.Run, since kubelet calls the
-// driver as soon as it sees the registration socket. Readiness, Prober and Health may be used from any number of
-// goroutines; Serve, Registration.Run and Health.Serve once for each value.
-package kubelet
+// Package socket is where the programs serve: an endpoint as flags name it, and a unix socket that is for its owner only,
+// replaces what a former process left, and never removes what a later one has put there. It imports nothing of the module.
+// Endpoints are values; a listener may be used from any number of goroutines.
+package socket
 
 import (
+	"context"
 	"fmt"
 	"net"
 	"path/filepath"
@@ -65,12 +62,17 @@ func (e *Endpoint) UnmarshalText(text []byte) (err error) {
 	return err
 }
 
+// Dial connects to the endpoint.
+func (e Endpoint) Dial(ctx context.Context) (net.Conn, error) {
+	return (&net.Dialer{}).DialContext(ctx, e.network, e.address)
+}
+
 // Listen opens the endpoint. A unix socket is for its owner only (mode 0700), from the moment that it has its name; one
 // that a former process left, or still serves, is replaced, and it is removed at the end if it is still ours. A path that
 // holds anything but a socket is an error.
 func (e Endpoint) Listen() (net.Listener, error) {
 	if e.IsUnix() {
-		l, err := listenUnix(e.address)
+		l, err := ListenUnix(e.address)
 		if err != nil {
 			return nil, err
 		}

@@ -1,4 +1,4 @@
-package kubelet
+package socket
 
 import (
 	"errors"
@@ -11,9 +11,9 @@ import (
 // absolute leaves a path as it is: it starts with a drive.
 func absolute(path string) string { return path }
 
-// listenUnix replaces a socket that a former process left. The access list of the folder protects it: Windows sockets have
+// ListenUnix replaces a socket that a former process left. The access list of the folder protects it: Windows sockets have
 // no mode of their own.
-func listenUnix(path string) (*unixListener, error) {
+func ListenUnix(path string) (*UnixListener, error) {
 	switch info, err := os.Lstat(path); {
 	case err == nil && (info.Mode().IsRegular() || info.IsDir()):
 		return nil, fmt.Errorf("listening on %s: the path is taken by something that is no socket: move it away", path)
@@ -28,17 +28,17 @@ func listenUnix(path string) (*unixListener, error) {
 	if err != nil {
 		return nil, fmt.Errorf("listening on %s: %w", path, err)
 	}
-	return &unixListener{Listener: l, path: path}, nil
+	return &UnixListener{Listener: l, path: path}, nil
 }
 
-// A unixListener is a socket whose file has no identity here that could be compared.
-type unixListener struct {
+// A UnixListener is a socket whose file has no identity here that could be compared.
+type UnixListener struct {
 	net.Listener
 	path string
 }
 
-// inPlace tells whether there is anything at the socket's name.
-func (l *unixListener) inPlace() bool {
+// InPlace tells whether there is anything at the socket's name.
+func (l *UnixListener) InPlace() bool {
 	_, err := os.Lstat(l.path)
 	return err == nil
 }

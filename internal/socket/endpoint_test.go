@@ -1,6 +1,6 @@
 //go:build !windows
 
-package kubelet_test
+package socket_test
 
 import (
 	"flag"
@@ -12,12 +12,12 @@ import (
 	"strings"
 	"testing"
 
-	"keymount/internal/kubelet"
+	"keymount/internal/socket"
 )
 
-func endpoint(t testing.TB, text string) kubelet.Endpoint {
+func endpoint(t testing.TB, text string) socket.Endpoint {
 	t.Helper()
-	e, err := kubelet.ParseEndpoint(text)
+	e, err := socket.ParseEndpoint(text)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -54,14 +54,14 @@ func TestParseEndpoint(t *testing.T) {
 		}
 	}
 	for _, text := range []string{"", "unix", "unix:", "unix:/csi.sock", "unix://", "tcp://", "tcp://localhost", "http://x:1", "/csi.sock", "://x"} {
-		if _, err := kubelet.ParseEndpoint(text); err == nil || !strings.Contains(err.Error(), "invalid endpoint: "+text) {
+		if _, err := socket.ParseEndpoint(text); err == nil || !strings.Contains(err.Error(), "invalid endpoint: "+text) {
 			t.Errorf("%q: error %v", text, err)
 		}
 	}
 }
 
 func TestEndpointIsAFlag(t *testing.T) {
-	var e kubelet.Endpoint
+	var e socket.Endpoint
 	flags := flag.NewFlagSet("test", flag.ContinueOnError)
 	flags.SetOutput(io.Discard)
 	flags.TextVar(&e, "endpoint", endpoint(t, "unix://tmp/csi.sock"), "")
