@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -330,6 +331,25 @@ func TestALostAnswer(t *testing.T) {
 		b.wantAsked("POST POST")
 		if len(b.events) != 1 || b.Lost() != 0 {
 			t.Errorf("%d Events, lost %d", len(b.events), b.Lost())
+		}
+	})
+}
+
+func TestManyVolumesAtOnce(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		var all sync.WaitGroup
+		for i := range 50 {
+			id := func(o *publish.Outcome) { o.Volume.ID = fmt.Sprint(i) }
+			all.Go(func() {
+				b.tell(fails(provider.Denied, "a"), id)
+				b.tell(fetched, id)
+				b.tell(held, fails(provider.Denied, "a"), id)
+				b.Observe(t.Context(), publish.Outcome{Operation: publish.Unpublishing, Volume: &publish.Volume{ID: fmt.Sprint(i)}})
+			})
+		}
+		all.Wait()
+		if n := len(strings.Fields(b.asked())); n != 100 || b.Lost() != 0 {
+			t.Errorf("%d Events, lost %d", n, b.Lost())
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"strings"
 	"sync"
 	"testing"
@@ -247,6 +248,54 @@ func TestANewerStateIsNotLostBehindAnOlderOne(t *testing.T) {
 		}
 		older.Wait()
 		time.Sleep(time.Minute)
+		equal(t, "objects", b.object("web-shop-db", "status", "objects"), `[{"id":"a","version":"3"}]`)
+	})
+}
+
+// A node may have a name that is no label value; its volumes have a status all the same.
+func TestANodeWithALongName(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		said := &logs{}
+		r, err := podstatus.New(podstatus.Config{API: b.config(), NodeID: strings.Repeat("n", 64), Log: slog.New(slog.NewTextHandler(said, nil))})
+		if err != nil {
+			t.Fatal(err)
+		}
+		b.Recorder = r
+		b.record(volumeOf("web", "db", "v"), first("a=1"))
+		equal(t, "labels", b.object("web-shop-db", "metadata", "labels"), `{"internal.secrets-store.csi.k8s.io/node-name":""}`)
+		if !strings.Contains(said.String(), "no label value") {
+			t.Errorf("said %q", said)
+		}
+	})
+}
+
+func TestConflictsAreReadAgain(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		v := volumeOf("web", "db", "v")
+		b.record(v, first("a=1"))
+		b.mu.Lock()
+		o := b.objects["web-shop-db"]
+		o["metadata"].(map[string]any)["annotations"] = map[string]any{"theirs": "kept"}
+		b.store("web-shop-db", o)
+		b.mu.Unlock()
+		b.asked()
+		b.record(v, holds("a=2"))
+		b.wantAsked("PATCH web-shop-db", "GET web-shop-db", "PATCH web-shop-db")
+		equal(t, "theirs", b.object("web-shop-db", "metadata", "annotations"), `{"theirs":"kept"}`)
+
+		b.breaks(func(method, _ string) int { // somebody writes all the time
+			if method == "PATCH" {
+				return 409
+			}
+			return 0
+		})
+		b.asked()
+		err := b.RecordStatus(t.Context(), v, holds("a=3"))
+		if asked := b.asked(); err == nil || len(asked) > 8 {
+			t.Errorf("asked %v: %v", asked, err)
+		}
+		b.breaks(nil)
+		b.record(v, holds("a=3"))
 		equal(t, "objects", b.object("web-shop-db", "status", "objects"), `[{"id":"a","version":"3"}]`)
 	})
 }

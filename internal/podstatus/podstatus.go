@@ -15,6 +15,7 @@ import (
 	"sync"
 	"time"
 
+	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/rest"
 
@@ -39,7 +40,7 @@ const (
 type Config struct {
 	// API is the API server. Required.
 	API *rest.Config
-	// NodeID is the label by which the objects of one node are found.
+	// NodeID is the label by which the objects of one node are found. One that is too long for a label is left out.
 	NodeID string
 	Log    *slog.Logger
 	// FirstRetry and LastRetry bound the wait before a write that failed is tried again; 0 means 1 s and 2 min.
@@ -69,6 +70,10 @@ func New(cfg Config) (*Recorder, error) {
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if problems := validation.IsValidLabelValue(cfg.NodeID); len(problems) > 0 {
+		cfg.Log.Warn("status objects do not name this node: its name is no label value", "node", cfg.NodeID, "problem", problems[0])
+		cfg.NodeID = ""
 	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now

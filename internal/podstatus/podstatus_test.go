@@ -193,26 +193,30 @@ func TestNames(t *testing.T) {
 					t.Errorf("asked %v", before)
 				}
 
-				// A new process finds the same object, and has nothing to write.
-				b.restart()
-				b.record(v, holds("a=1"))
-				for _, r := range b.asked() {
-					if !strings.HasPrefix(r, "GET ") {
-						t.Errorf("asked %s", r)
-					}
-				}
-				// A reboot of the node too: the volume is made again, its object is there.
-				b.restart()
-				b.record(v, first("a=1"))
-				b.asked()
-				b.record(v, holds("a=2"))
-				b.wantAsked("PATCH " + name)
+				b.wantFoundAgain(v, name)
 				if got := b.names(); !slices.Equal(got, names) {
 					t.Errorf("names %v, were %v", got, names)
 				}
 			})
 		})
 	}
+}
+
+// wantFoundAgain checks that whoever comes later works on the same object.
+func (b *bench) wantFoundAgain(v *publish.Volume, name string) {
+	b.t.Helper()
+	b.restart() // a new process has nothing to write
+	b.record(v, holds("a=1"))
+	for _, r := range b.asked() {
+		if !strings.HasPrefix(r, "GET ") {
+			b.t.Errorf("asked %s", r)
+		}
+	}
+	b.restart() // and a reboot of the node makes the volume again
+	b.record(v, first("a=1"))
+	b.asked()
+	b.record(v, holds("a=2"))
+	b.wantAsked("PATCH " + name)
 }
 
 func btoi(b bool) int {
@@ -363,36 +367,5 @@ func TestWithoutConditionsInTheDefinition(t *testing.T) {
 		if c := b.object("web-shop-db", "status", "conditions"); !strings.Contains(c, "False") {
 			t.Errorf("conditions %s", c)
 		}
-	})
-}
-
-func TestConflictsAreReadAgain(t *testing.T) {
-	in(t, func(t *testing.T, b *bench) {
-		v := volumeOf("web", "db", "v")
-		b.record(v, first("a=1"))
-		b.mu.Lock()
-		o := b.objects["web-shop-db"]
-		o["metadata"].(map[string]any)["annotations"] = map[string]any{"theirs": "kept"}
-		b.store("web-shop-db", o)
-		b.mu.Unlock()
-		b.asked()
-		b.record(v, holds("a=2"))
-		b.wantAsked("PATCH web-shop-db", "GET web-shop-db", "PATCH web-shop-db")
-		equal(t, "theirs", b.object("web-shop-db", "metadata", "annotations"), `{"theirs":"kept"}`)
-
-		b.breaks(func(method, _ string) int { // somebody writes all the time
-			if method == "PATCH" {
-				return 409
-			}
-			return 0
-		})
-		b.asked()
-		err := b.RecordStatus(t.Context(), v, holds("a=3"))
-		if asked := b.asked(); err == nil || len(asked) > 8 {
-			t.Errorf("asked %v: %v", asked, err)
-		}
-		b.breaks(nil)
-		b.record(v, holds("a=3"))
-		equal(t, "objects", b.object("web-shop-db", "status", "objects"), `[{"id":"a","version":"3"}]`)
 	})
 }

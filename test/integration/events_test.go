@@ -18,6 +18,20 @@ import (
 	"keymount/test/integration/apiserver"
 )
 
+func eventsOn(t *testing.T, server *apiserver.Server, pod *corev1.Pod) []corev1.Event {
+	t.Helper()
+	var out corev1.EventList
+	got, err := server.Client().Resource(corev1.SchemeGroupVersion.WithResource("events")).Namespace(pod.Namespace).
+		List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(pod.UID)})
+	if err == nil {
+		err = runtime.DefaultUnstructuredConverter.FromUnstructured(got.UnstructuredContent(), &out)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	return out.Items
+}
+
 func TestEvents(t *testing.T) {
 	server := apiserver.Start(t)
 	server.ServiceAccount(t, "kube-system", "secrets-store-csi-driver", nil)
@@ -31,20 +45,9 @@ func TestEvents(t *testing.T) {
 		t.Fatal(err)
 	}
 	background(t, r.Run)
-	list := func() (out corev1.EventList) {
-		t.Helper()
-		got, err := server.Client().Resource(corev1.SchemeGroupVersion.WithResource("events")).Namespace(ns).
-			List(t.Context(), metav1.ListOptions{FieldSelector: "involvedObject.uid=" + string(pod.UID)})
-		if err == nil {
-			err = runtime.DefaultUnstructuredConverter.FromUnstructured(got.UnstructuredContent(), &out)
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return out
-	}
+	list := func() []corev1.Event { return eventsOn(t, server, pod) }
 	find := func(reason string) *corev1.Event {
-		for _, e := range list().Items {
+		for _, e := range list() {
 			if e.Reason == reason {
 				return &e
 			}
@@ -75,8 +78,8 @@ func TestEvents(t *testing.T) {
 	if e := find(events.MountRotationComplete); e.Message != "SecretProviderClass db: updated two" || e.Type != "Normal" {
 		t.Errorf("Event %+v", e)
 	}
-	if n := len(list().Items); n != 4 || find(events.MountRotationFailed) == nil || find(events.MountUnfinished) == nil {
-		t.Errorf("%d Events: %+v", n, list().Items)
+	if n := len(list()); n != 4 || find(events.MountRotationFailed) == nil || find(events.MountUnfinished) == nil {
+		t.Errorf("%d Events: %+v", n, list())
 	}
 	if said.count("written again") != 1 {
 		t.Error("it is not said that the right is there")
