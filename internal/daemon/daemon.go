@@ -50,23 +50,22 @@ func (d *daemon) serveNode(ctx context.Context) error {
 	defer st.close()
 	// What the calls in flight need runs until the last of them has ended.
 	background, stop := context.WithCancel(context.WithoutCancel(ctx))
-	defer stop()
-	helpers := d.startHelpers(background)
-	err = d.serveCSI(ctx, st)
-	stop()
-	if herr := helpers.Wait(); err == nil {
-		err = herr
-	}
-	return err
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return d.runHelpers(background) })
+	group.Go(func() error {
+		defer stop()
+		return d.serveCSI(ctx, st)
+	})
+	return group.Wait()
 }
 
-// startHelpers starts what works beside the calls: watches, and writes that wait to be repeated.
-func (d *daemon) startHelpers(ctx context.Context) *errgroup.Group {
+// runHelpers runs what works beside the calls: watches, and writes that wait to be repeated.
+func (d *daemon) runHelpers(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
 	for _, run := range []func(context.Context) error{d.classes.Run, d.tokens.Run, d.status.Run, d.events.Run, d.folders.Run} {
 		group.Go(func() error { return run(ctx) })
 	}
-	return group
+	return group.Wait()
 }
 
 func (d *daemon) serveCSI(ctx context.Context, st *state) error {
