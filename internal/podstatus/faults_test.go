@@ -299,3 +299,18 @@ func TestConflictsAreReadAgain(t *testing.T) {
 		equal(t, "objects", b.object("web-shop-db", "status", "objects"), `[{"id":"a","version":"3"}]`)
 	})
 }
+
+// What a plugin of the cluster makes of an object is not undone at each refresh.
+func TestAdmissionThatChangesObjects(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		b.admits = func(o map[string]any) {
+			o["metadata"].(map[string]any)["labels"] = map[string]any{"theirs": "only"}
+			o["status"].(map[string]any)["objects"] = []any{}
+		}
+		v := volumeOf("web", "db", "v")
+		b.record(v, first("a=1"))
+		b.record(v, holds("a=1"))
+		b.record(v, holds("a=1"))
+		b.wantAsked("POST web-shop-db")
+	})
+}

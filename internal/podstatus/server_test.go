@@ -39,6 +39,7 @@ type server struct {
 	before func(method, name string) (status int)
 	after  func(method, name string) (cut bool)
 	prunes bool // the definition has no conditions
+	admits func(object map[string]any)
 }
 
 func newServer(t *testing.T) *server {
@@ -192,6 +193,9 @@ func (s *server) store(name string, object map[string]any) []byte {
 	object["metadata"].(map[string]any)["resourceVersion"] = strconv.Itoa(s.version)
 	if status, ok := object["status"].(map[string]any); ok && s.prunes {
 		delete(status, "conditions")
+	}
+	if s.admits != nil {
+		s.admits(object)
 	}
 	s.objects[name] = object
 	out, _ := json.Marshal(object)
