@@ -3,8 +3,10 @@ package publish_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -184,7 +186,11 @@ func TestRootSelfWrittenIsWhole(t *testing.T) {
 	fetches := 0
 	b.provider = selfWriter{func(context.Context, *provider.Request) (*provider.Bundle, error) {
 		fetches++
-		return &provider.Bundle{SelfWritten: true, Versions: []provider.ObjectVersion{{ID: "own"}}}, nil
+		versions := []provider.ObjectVersion{{ID: "own", Version: fmt.Sprint(fetches / 3)}, {ID: "other"}}
+		if fetches == 2 {
+			slices.Reverse(versions)
+		}
+		return &provider.Bundle{SelfWritten: true, Versions: versions}, nil
 	}}
 	b.mustPublish()
 	b.mustPublish()
@@ -192,9 +198,15 @@ func TestRootSelfWrittenIsWhole(t *testing.T) {
 		t.Errorf("%d fetches, want 1", fetches)
 	}
 	b.skew = time.Minute
-	b.mustPublish()
+	if res := b.mustPublish(); res.Changed() {
+		t.Error("changed, with the versions of before in another order")
+	}
 	if fetches != 2 {
 		t.Errorf("%d fetches after the interval, want 2", fetches)
+	}
+	b.skew *= 2
+	if res := b.mustPublish(); !res.Changed() {
+		t.Error("a new version is no change")
 	}
 }
 

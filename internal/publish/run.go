@@ -1,6 +1,7 @@
 package publish
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -137,7 +138,7 @@ func (a *attempt) fill(res *Result) (*provider.Bundle, error) {
 	if err := a.stillThere(); err != nil {
 		return nil, err
 	}
-	*res = Result{NewVersions: a.before.whole && !slices.Equal(bundle.Versions, a.before.record.Versions), Fetched: true, First: !a.before.held, SelfWritten: bundle.SelfWritten,
+	*res = Result{NewVersions: a.before.whole && !sameVersions(bundle.Versions, a.before.record.Versions), Fetched: true, First: !a.before.held, SelfWritten: bundle.SelfWritten,
 		Files: describe(bundle), Versions: bundle.Versions, Warnings: slices.Concat(a.v.Warnings, bundle.Warnings)}
 	if bundle.SelfWritten {
 		return bundle, nil
@@ -147,6 +148,12 @@ func (a *attempt) fill(res *Result) (*provider.Bundle, error) {
 		res.Unfinished = append(res.Unfinished, res.Change.Leftover)
 	}
 	return bundle, at(stageWrite, err)
+}
+
+// sameVersions compares without regard to the order, which some providers do not keep.
+func sameVersions(a, b []provider.ObjectVersion) bool {
+	order := func(x, y provider.ObjectVersion) int { return cmp.Or(cmp.Compare(x.ID, y.ID), cmp.Compare(x.Version, y.Version)) }
+	return slices.Equal(slices.SortedFunc(slices.Values(a), order), slices.SortedFunc(slices.Values(b), order))
 }
 
 // mount makes the volume if it is not there.
