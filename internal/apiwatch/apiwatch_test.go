@@ -21,7 +21,9 @@ import (
 // A story records what a sink was told. All of it comes from one goroutine at a time.
 type story struct{ lines []string }
 
-func (s *story) say(format string, args ...any) { s.lines = append(s.lines, fmt.Sprintf(format, args...)) }
+func (s *story) say(format string, args ...any) {
+	s.lines = append(s.lines, fmt.Sprintf(format, args...))
+}
 
 func (s *story) Replace(objects []*unstructured.Unstructured) { s.say("replace %d", len(objects)) }
 func (s *story) Set(object *unstructured.Unstructured)        { s.say("set %s", object.GetName()) }

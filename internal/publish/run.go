@@ -152,7 +152,9 @@ func (a *attempt) fill(res *Result) (*provider.Bundle, error) {
 
 // sameVersions compares without regard to the order, which some providers do not keep.
 func sameVersions(a, b []provider.ObjectVersion) bool {
-	order := func(x, y provider.ObjectVersion) int { return cmp.Or(cmp.Compare(x.ID, y.ID), cmp.Compare(x.Version, y.Version)) }
+	order := func(x, y provider.ObjectVersion) int {
+		return cmp.Or(cmp.Compare(x.ID, y.ID), cmp.Compare(x.Version, y.Version))
+	}
 	return slices.Equal(slices.SortedFunc(slices.Values(a), order), slices.SortedFunc(slices.Values(b), order))
 }
 
