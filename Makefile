@@ -17,7 +17,7 @@ TOOL       := $(PLAIN) go tool -modfile=tools/go.mod
 TESTSUM    := go tool -modfile=tools/go.mod gotestsum --format pkgname --hide-summary skipped
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-unit test-kill test-integration test-recordings lint generate conformance verify bench bench-check fuzz clean
+.PHONY: help demo build test test-unit test-kill test-integration test-sanity test-recordings lint generate conformance verify bench bench-check fuzz clean
 
 help: ## list the targets
 	@echo "Keymount: secrets from Azure Key Vault as files. Targets:"
@@ -48,6 +48,12 @@ test-integration: ## run against a real kube-apiserver and etcd; the first run b
 	@$(PLAIN) go run -tags integration ./test/binaries/build kube-apiserver etcd >/dev/null
 	$(TESTSUM) --jsonfile $(OUT)/integration.json -- -race -count=1 -timeout 15m -tags integration ./test/integration/... ./test/binaries
 
+test-sanity: ## run the public CSI suite against the driver, ten processes in a row
+	@mkdir -p $(OUT)
+	@$(PLAIN) go run -tags integration ./test/binaries/build kube-apiserver etcd >/dev/null
+	$(TESTSUM) --jsonfile $(OUT)/sanity.json --raw-command -- go -C test/sanity test -json -race -count=1 -timeout 5m -tags integration ./...
+	@scripts/count-root-tests $(OUT)/sanity.json 2
+
 test-recordings: ## compare the emulator and the provider with recorded answers of the service
 	go -C test/recordings/pins mod download
 	go -C test/recordings/azkeys02 mod download
@@ -59,6 +65,7 @@ lint: ## gofmt, go vet, staticcheck
 	$(TOOL) staticcheck -tags killtest,integration ./...
 	cd tools && $(PLAIN) go vet -tags killtest ./...
 	cd test/recordings && $(PLAIN) go vet -tags killtest ./...
+	cd test/sanity && $(PLAIN) go vet -tags integration ./...
 	GOOS=windows $(PLAIN) go vet -tags killtest ./...
 	GOOS=darwin $(PLAIN) go vet -tags killtest ./...
 
