@@ -1,7 +1,7 @@
 //go:build integration && linux
 
-// Package driver runs keymount-driver as a process for integration tests: built with the race detector, against a real API
-// server, with exactly the rights of its service account, in folders of its own.
+// Package driver runs keymount-driver as a process for integration tests: built with the race detector unless a measurement
+// wants it as released, against a real API server, with exactly the rights of its service account, in folders of its own.
 //
 // It knows the driver by its flags, sockets and HTTP servers only, and imports none of its packages. A Driver belongs to one
 // test; its methods are called from that test's goroutine, but for Log.
@@ -53,6 +53,8 @@ type Options struct {
 	Env []string
 	// Account is the service account, with its namespace kube-system; "" means ServiceAccount.
 	Account string
+	// Plain runs the program as it is released, without the race detector: for measurements, not for tests.
+	Plain bool
 }
 
 // A Driver is a node's driver with the folders of that node, which outlive its processes.
@@ -75,26 +77,40 @@ type Driver struct {
 	ended chan struct{}
 }
 
-// binary is built once per test process; the go command's cache does the rest.
-var binary = sync.OnceValues(func() (string, error) {
-	dir, err := os.MkdirTemp("", "keymount-driver-")
+// checked and plain are the program with and without the race detector. Each is built once per test process; the go
+// command's cache does the rest.
+var (
+	checked = sync.OnceValues(func() (string, error) { return build(nil, "-race") })
+	plain   = sync.OnceValues(func() (string, error) {
+		return build([]string{"CGO_ENABLED=0"}, "-trimpath", "-buildvcs=false", "-ldflags=-s -w")
+	})
+	// built is the folder of both.
+	built = sync.OnceValues(func() (string, error) { return os.MkdirTemp("", "keymount-driver-") })
+)
+
+func build(env []string, flags ...string) (string, error) {
+	dir, err := built()
 	if err != nil {
 		return "", err
 	}
-	_, file, _, _ := runtime.Caller(0)
-	out := filepath.Join(dir, "keymount-driver")
-	cmd := exec.Command("go", "build", "-race", "-o", out, "./cmd/keymount-driver")
-	cmd.Dir = filepath.Join(filepath.Dir(file), "..", "..", "..")
+	// A test of another module builds the driver with this module's dependencies too.
+	module, err := exec.Command("go", "list", "-m", "-f", "{{.Dir}}", "keymount").Output()
+	if err != nil {
+		return "", fmt.Errorf("finding the module of keymount-driver: %w", err)
+	}
+	out := filepath.Join(dir, "keymount-driver"+flags[0])
+	cmd := exec.Command("go", append(append([]string{"build", "-o", out}, flags...), "./cmd/keymount-driver")...)
+	cmd.Dir, cmd.Env = strings.TrimSpace(string(module)), append(os.Environ(), env...)
 	if text, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("building keymount-driver: %w\n%s", err, text)
 	}
 	return out, nil
-})
+}
 
 // RemoveBinary removes what was built; for the end of TestMain.
 func RemoveBinary() {
-	if path, err := binary(); err == nil {
-		os.RemoveAll(filepath.Dir(path))
+	if dir, err := built(); err == nil {
+		os.RemoveAll(dir)
 	}
 }
 
@@ -165,7 +181,11 @@ func (d *Driver) Start() {
 // Launch starts a process and does not wait for it.
 func (d *Driver) Launch() {
 	d.t.Helper()
-	path, err := binary()
+	program := checked
+	if d.opt.Plain {
+		program = plain
+	}
+	path, err := program()
 	if err != nil {
 		d.t.Fatal(err)
 	}
