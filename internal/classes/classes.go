@@ -315,5 +315,5 @@ func quotable(text string) string {
 	if len(text) > maxQuoted {
 		text = text[:maxQuoted] + "..."
 	}
-	return clean(text)
+	return provider.OneLine(text, maxText)
 }

@@ -6,9 +6,7 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"strings"
 	"time"
-	"unicode"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -54,7 +52,7 @@ func (u unreadable) Unwrap() error { return u.error }
 func (unreadable) ErrorType() string { return "SecretProviderClassNotFound" }
 
 func (k key) message(text string) string {
-	return fmt.Sprintf("failed to get secretproviderclass %s, error: %s", k, clean(text))
+	return fmt.Sprintf("failed to get secretproviderclass %s, error: %s", k, provider.OneLine(text, maxText))
 }
 
 func kindOf(err error) provider.Kind {
@@ -78,17 +76,4 @@ func kindOf(err error) provider.Kind {
 		return provider.Unavailable
 	}
 	return provider.Internal
-}
-
-// clean bounds a text and takes out what could forge a line of a log.
-func clean(text string) string {
-	if len(text) > maxText {
-		text = text[:maxText] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
 }

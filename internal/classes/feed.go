@@ -13,6 +13,7 @@ import (
 
 	v1 "keymount/api/v1"
 	"keymount/internal/apiwatch"
+	"keymount/internal/provider"
 )
 
 // A feed is one watch and what it tells: one class, or the classes of a namespace if key.name is "". Its fields are guarded
@@ -171,7 +172,7 @@ func (f *feed) Failed(err error) {
 	f.heard(func() {
 		if len(f.c.failing) == 0 {
 			f.c.cfg.Log.Warn("watching SecretProviderClasses does not work; until it does, each is read when it is needed",
-				"err", clean(err.Error()))
+				"err", provider.OneLine(err.Error(), maxText))
 		}
 		f.c.failing[f] = true
 	})

@@ -3,7 +3,6 @@ package events
 import (
 	"fmt"
 	"strings"
-	"unicode"
 
 	"k8s.io/apimachinery/pkg/api/validation"
 
@@ -76,19 +75,9 @@ func names(list []string) string {
 	return b.String()
 }
 
-// bounded cuts a text to so many bytes and takes out what has no place in a line.
+// bounded is text in one line of at most limit bytes.
 func bounded(text string, limit int) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.ReplaceAll(strings.ToValidUTF8(text, "?"), "\n", "; "))
-	if len(text) > limit {
-		const more = "..."
-		text = strings.ToValidUTF8(text[:limit-len(more)], "") + more
-	}
-	return text
+	return provider.OneLine(strings.ReplaceAll(text, "\n", "; "), limit)
 }
 
 // nameable refuses names that no pod can have, which have no place in the path of a request.

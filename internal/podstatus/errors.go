@@ -3,8 +3,6 @@ package podstatus
 import (
 	"errors"
 	"fmt"
-	"strings"
-	"unicode"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -37,7 +35,7 @@ func reasonOf(k provider.Kind) string {
 // failure says what could not be written, and what to do about it.
 func (rec *record) failure(err error) error {
 	e := &provider.Error{Kind: kindOf(err), Cause: err,
-		Message: bounded(fmt.Sprintf("writing the SecretProviderClassPodStatus of pod %s/%s for class %s: %v",
+		Message: provider.OneLine(fmt.Sprintf("writing the SecretProviderClassPodStatus of pod %s/%s for class %s: %v",
 			rec.pod.Namespace, rec.pod.Name, rec.class, err), 2*maxMessage)}
 	switch {
 	case errors.Is(err, errForeign):
@@ -75,19 +73,4 @@ func kindOf(err error) provider.Kind {
 		return provider.Unavailable
 	}
 	return provider.Internal
-}
-
-// bounded cuts a text to so many bytes and takes out what has no place in a line.
-func bounded(text string, limit int) string {
-	text = strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
-	if len(text) > limit {
-		const more = "..."
-		text = strings.ToValidUTF8(text[:limit-len(more)], "") + more
-	}
-	return text
 }

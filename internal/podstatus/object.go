@@ -45,7 +45,7 @@ func objectsOf(v *publish.Volume, versions []provider.ObjectVersion) (*objects, 
 	}
 	if size > maxObject {
 		return nil, &provider.Error{Kind: provider.Invalid,
-			Message: fmt.Sprintf("writing the status of volume %s: the ids and versions of its %d objects take %d bytes, more than the %d that an object of the API server can hold", bounded(v.ID, maxQuoted), len(byID), size, maxObject),
+			Message: fmt.Sprintf("writing the status of volume %s: the ids and versions of its %d objects take %d bytes, more than the %d that an object of the API server can hold", provider.OneLine(v.ID, maxQuoted), len(byID), size, maxObject),
 			Remedy:  "split the class"}
 	}
 	list := listOf(byID)

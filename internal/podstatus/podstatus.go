@@ -119,7 +119,7 @@ func (r *Recorder) RecordFailure(ctx context.Context, v *publish.Volume, cause e
 	}
 	rec := r.record(v)
 	r.mu.Lock()
-	rec.want.condition = condition{status: "False", reason: reasonOf(provider.KindOf(cause)), message: bounded(cause.Error(), maxMessage)}
+	rec.want.condition = condition{status: "False", reason: reasonOf(provider.KindOf(cause)), message: provider.OneLine(cause.Error(), maxMessage)}
 	rec.changes++
 	r.mu.Unlock()
 	return r.write(ctx, rec)

@@ -79,11 +79,11 @@ func nameable(v *publish.Volume) error {
 	e := &provider.Error{Kind: provider.Invalid}
 	switch {
 	case pod.Namespace == "" || pod.Name == "" || pod.UID == "" || v.Class.Name == "":
-		e.Message = fmt.Sprintf("writing the status of volume %s: its pod or class is not known", bounded(v.ID, maxQuoted))
+		e.Message = fmt.Sprintf("writing the status of volume %s: its pod or class is not known", provider.OneLine(v.ID, maxQuoted))
 		e.Remedy = "the CSIDriver object needs podInfoOnMount: true"
 	case len(validation.ValidateNamespaceName(pod.Namespace, false)) > 0,
 		len(validation.NameIsDNSSubdomain(pod.Name, false)) > 0, len(validation.NameIsDNSSubdomain(v.Class.Name, false)) > 0:
-		e.Message = fmt.Sprintf("writing the status of volume %s: its pod or class has no valid name", bounded(v.ID, maxQuoted))
+		e.Message = fmt.Sprintf("writing the status of volume %s: its pod or class has no valid name", provider.OneLine(v.ID, maxQuoted))
 	default:
 		return nil
 	}

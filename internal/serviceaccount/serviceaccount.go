@@ -14,7 +14,6 @@ import (
 	"strings"
 	"sync"
 	"time"
-	"unicode"
 
 	"golang.org/x/sync/singleflight"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -162,7 +161,7 @@ func (r *Reader) sayDenied(err error) {
 	switch {
 	case err != nil && !r.denied:
 		r.cfg.Log.Warn("annotations of service accounts cannot be read: the driver's service account lacks get on serviceaccounts",
-			"flag", "--service-account-annotations", "err", clean(err.Error()))
+			"flag", "--service-account-annotations", "err", provider.OneLine(err.Error(), maxText))
 	case err == nil && r.denied:
 		r.cfg.Log.Info("annotations of service accounts can be read again")
 	}
@@ -172,7 +171,7 @@ func (r *Reader) sayDenied(err error) {
 // failure puts an error of the API server into the terms of the contract.
 func failure(namespace, serviceAccount string, err error) *provider.Error {
 	e := &provider.Error{Kind: provider.Unavailable, Cause: err,
-		Message: fmt.Sprintf("reading the annotations of service account %s/%s: %s", namespace, serviceAccount, clean(err.Error()))}
+		Message: fmt.Sprintf("reading the annotations of service account %s/%s: %s", namespace, serviceAccount, provider.OneLine(err.Error(), maxText))}
 	var status apierrors.APIStatus
 	switch {
 	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
@@ -190,17 +189,4 @@ func failure(namespace, serviceAccount string, err error) *provider.Error {
 		e.Kind = provider.Internal
 	}
 	return e
-}
-
-// clean bounds a text of the API server and takes out what could forge a line of a log.
-func clean(text string) string {
-	if len(text) > maxText {
-		text = text[:maxText] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
 }

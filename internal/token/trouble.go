@@ -2,9 +2,9 @@ package token
 
 import (
 	"log/slog"
-	"strings"
 	"sync"
-	"unicode"
+
+	"keymount/internal/provider"
 )
 
 // maxLogged bounds what is repeated of an error of the API server.
@@ -26,22 +26,9 @@ func (t *trouble) note(err error) {
 	switch {
 	case err != nil && !t.on:
 		t.on = true
-		t.log.Warn(t.begins, "err", clean(err.Error()))
+		t.log.Warn(t.begins, "err", provider.OneLine(err.Error(), maxLogged))
 	case err == nil && t.on:
 		t.on = false
 		t.log.Info(t.ends)
 	}
-}
-
-// clean bounds a text of the API server and takes out what could forge a line of a log.
-func clean(text string) string {
-	if len(text) > maxLogged {
-		text = text[:maxLogged] + "..."
-	}
-	return strings.Map(func(r rune) rune {
-		if unicode.IsControl(r) {
-			return ' '
-		}
-		return r
-	}, strings.ToValidUTF8(text, "?"))
 }
