@@ -84,7 +84,7 @@ func askMount(ctx context.Context, call caller, req *provider.Request) (*provide
 	var answer *v1alpha1.MountResponse
 	err = call(ctx, func(ctx context.Context, p v1alpha1.CSIDriverProviderClient) (err error) {
 		answer, err = p.Mount(ctx, in)
-		return err
+		return withoutEchoes(req, answer, err)
 	})
 	if err != nil {
 		return nil, err
