@@ -88,6 +88,23 @@ func TestAServerThatHangsCostsFiveSeconds(t *testing.T) {
 	})
 }
 
+// A volume that is refreshed often during an outage is written as soon after it as one that is not.
+func TestRefreshesDoNotPutOffARepeat(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		b.run()
+		b.breaks(func(string, string) int { return 500 })
+		v := volumeOf("web", "db", "v")
+		b.RecordStatus(t.Context(), v, first("a=1"))
+		for i := range 40 { // 20 s
+			time.Sleep(500 * time.Millisecond)
+			b.RecordStatus(t.Context(), v, holds(fmt.Sprintf("a=%d", i+2)))
+		}
+		b.breaks(nil)
+		time.Sleep(20 * time.Second) // the fifth repeat is 31 to 38 s after the first failure
+		equal(t, "objects", b.object("web-shop-db", "status", "objects"), `[{"id":"a","version":"41"}]`)
+	})
+}
+
 // A write whose answer was lost was a write all the same: it is found, and not repeated.
 func TestALostAnswer(t *testing.T) {
 	in(t, func(t *testing.T, b *bench) {

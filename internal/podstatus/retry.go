@@ -44,10 +44,14 @@ func (r *Recorder) next() (*record, time.Duration) {
 	return nil, wait
 }
 
-// postpone notes that a write failed, and when to repeat it.
+// postpone notes that a write failed, and when to repeat it. A time that is planned stands: a volume that is refreshed often
+// fails often while the API server is away, and would else be the last to be told of when it is back.
 func (r *Recorder) postpone(rec *record) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if rec.retry.After(time.Now()) {
+		return
+	}
 	wait := r.cfg.LastRetry
 	if rec.failures < 16 {
 		wait = min(wait, r.cfg.FirstRetry<<rec.failures)
