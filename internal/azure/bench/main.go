@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"keymount/internal/azure"
+	"keymount/internal/benchdoc"
 )
 
 func main() {
@@ -57,5 +58,5 @@ func run(ctx context.Context, args []string, stdin io.Reader, stdout io.Writer) 
 	if err := exceeded(results); err != nil || *check {
 		return err
 	}
-	return writeBlock(*document, results)
+	return benchdoc.Write(*document, blockName, block(results))
 }

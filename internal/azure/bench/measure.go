@@ -7,13 +7,13 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
 	"keymount/internal/azure"
+	"keymount/internal/benchdoc"
 	"keymount/internal/emulator"
 	"keymount/internal/provider"
 	"keymount/internal/volume"
@@ -210,8 +210,8 @@ func together(ctx context.Context, e *emulated, owners int, shareFor time.Durati
 			return r, err
 		}
 	}
-	r.p50, r.p99 = percentile(times, 50), percentile(times, 99)
-	r.wall = percentile(walls, 50)
+	r.p50, r.p99 = benchdoc.Percentile(times, 50), benchdoc.Percentile(times, 99)
+	r.wall = benchdoc.Percentile(walls, 50)
 	return r, nil
 }
 
@@ -241,8 +241,8 @@ func (r *result) single(e *emulated, rounds int, round func(measured func(func()
 			return err
 		}
 	}
-	r.p50, r.p99 = percentile(times, 50), percentile(times, 99)
-	r.allocations, r.bytes = percentile(allocations, 50), percentile(bytes, 50)
+	r.p50, r.p99 = benchdoc.Percentile(times, 50), benchdoc.Percentile(times, 99)
+	r.allocations, r.bytes = benchdoc.Percentile(allocations, 50), benchdoc.Percentile(bytes, 50)
 	return nil
 }
 
@@ -256,10 +256,4 @@ func (r *result) count(e *emulated) error {
 		r.requests, r.vault = all, counts.Total(emulator.GroupVault)
 	}
 	return nil
-}
-
-// percentile is by nearest rank.
-func percentile[T time.Duration | uint64](values []T, p int) T {
-	slices.Sort(values)
-	return values[max(0, (len(values)*p+99)/100-1)]
 }
