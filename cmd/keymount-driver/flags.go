@@ -123,7 +123,7 @@ func providerFlags(flags *flag.FlagSet, cfg *daemon.Config, in *raw) {
 
 func rotationFlags(flags *flag.FlagSet, cfg *daemon.Config) {
 	flags.BoolVar(&cfg.Rotation.Enabled, "enable-secret-rotation", false, "fetch the content of volumes again")
-	flags.DurationVar(&cfg.Rotation.Interval, "rotation-poll-interval", cfg.Rotation.Interval, "`time` from one fetch to the next")
+	flags.DurationVar(&cfg.Rotation.Interval, "rotation-poll-interval", cfg.Rotation.Interval, "`time` from one fetch to the next; 0: fetch at every republish")
 	flags.DurationVar(&cfg.Rotation.MinInterval, "min-rotation-poll-interval", cfg.Rotation.MinInterval,
 		"shortest `time` that a class may ask for by annotation")
 }

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"sync"
 
+	"keymount/internal/provider"
 	"keymount/internal/publish"
 )
 
@@ -19,9 +21,19 @@ func (os observers) Observe(ctx context.Context, o publish.Outcome) {
 
 // outcomeLog logs what a call changed, and what no caller is told: kubelet hears OK of a volume that keeps its files. Calls
 // that failed for kubelet too are logged where they are answered.
-type outcomeLog struct{ log *slog.Logger }
+type outcomeLog struct {
+	log *slog.Logger
 
-func (l outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
+	mu sync.Mutex
+	// denied are the remedies for rights that are missing and were told. They are texts of ours, so there are few.
+	denied map[string]bool
+}
+
+func newOutcomeLog(log *slog.Logger) *outcomeLog {
+	return &outcomeLog{log: log, denied: map[string]bool{}}
+}
+
+func (l *outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
 	log := l.log.With("volume", o.Volume.ID, "pod", o.Volume.Request.Pod.Namespace+"/"+o.Volume.Request.Pod.Name, "class", o.Volume.Class.String())
 	var failed *publish.Error
 	switch {
@@ -40,6 +52,34 @@ func (l outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
 		log.WarnContext(ctx, "warning of the provider", "warning", warning)
 	}
 	for _, err := range o.Result.Unfinished {
-		log.ErrorContext(ctx, "left unfinished", "err", err)
+		level := slog.LevelError
+		if l.toldBefore(err) {
+			level = slog.LevelDebug
+		}
+		log.Log(ctx, level, "left unfinished", "err", err)
 	}
+	if o.Result.Fetched && len(o.Result.Unfinished) == 0 {
+		l.forget()
+	}
+}
+
+// toldBefore says whether err is a missing right of which somebody who reads the log knows already: it fails every volume of
+// the node at each of its refreshes.
+func (l *outcomeLog) toldBefore(err error) bool {
+	var e *provider.Error
+	if !errors.As(err, &e) || e.Kind != provider.Denied || e.Remedy == "" {
+		return false
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	told := l.denied[e.Remedy]
+	l.denied[e.Remedy] = true
+	return told
+}
+
+// forget has rights that go missing later told anew.
+func (l *outcomeLog) forget() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	clear(l.denied)
 }

@@ -141,11 +141,12 @@ func (d *daemon) nodeConfig(st *state) node.Config {
 			Store:    newBudget(d.tmpfs(), os.DirFS("/sys/fs/cgroup"), st.targets),
 			Registry: st.registry,
 			Status:   d.status,
-			Observer: observers{d.metrics, d.events, d.status, outcomeLog{d.cfg.Log}},
+			Observer: observers{d.metrics, d.events, d.status, newOutcomeLog(d.cfg.Log)},
 		}),
 	}
 	if d.cfg.Rotation.Enabled {
-		cfg.Rotation = node.Rotation{Interval: d.cfg.Rotation.Interval, MinInterval: d.cfg.Rotation.MinInterval}
+		// 0 is rotation at every republish, as with upstream, and not none.
+		cfg.Rotation = node.Rotation{Interval: max(d.cfg.Rotation.Interval, 1), MinInterval: d.cfg.Rotation.MinInterval}
 	}
 	return cfg
 }
