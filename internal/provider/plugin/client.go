@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -165,6 +166,8 @@ func (c *Client) failure(ctx context.Context, err error) error {
 			Message: fmt.Sprintf("the answer of the provider at %s is over the limit of %d bytes", c.cfg.Socket, c.cfg.MaxMessageBytes),
 			Remedy:  "raise --max-call-recv-msg-size (chart value maxCallRecvMsgSize), or mount less in one class",
 		}
+	case st.Code() == codes.Internal && strings.HasPrefix(st.Message(), unreadable):
+		return malformed("the provider at %s answered with what is no message of the provider protocol %s", c.cfg.Socket, APIVersion)
 	case st.Code() == codes.Unimplemented:
 		return &provider.Error{
 			Kind:    provider.Internal,
@@ -173,6 +176,9 @@ func (c *Client) failure(ctx context.Context, err error) error {
 	}
 	return fromStatus(st)
 }
+
+// unreadable begins gRPC's own complaint about bytes that are no message.
+const unreadable = "grpc: failed to unmarshal the received message"
 
 // ended says what was being waited for when ctx was done. The cause is the context's error, so that callers can tell a
 // deadline from a cancellation.
