@@ -40,6 +40,10 @@ func base(t *testing.T) daemon.Config {
 
 // A row is a command line, with ␣ for a blank inside of an argument, and what it changes.
 func TestFlags(t *testing.T) {
+	t.Attr("conformance", "12.2/csidriver-name")
+	t.Attr("conformance", "12.2/metrics-port")
+	t.Attr("conformance", "12.2/provider-folders")
+	t.Attr("conformance", "10.3/pprof")
 	for _, tc := range []struct {
 		args   string
 		change func(*daemon.Config)
@@ -116,6 +120,7 @@ func TestFlags(t *testing.T) {
 
 // The arguments that upstream's charts of 1.5.6 and 1.6.0 give are taken as they are.
 func TestUpstreamArguments(t *testing.T) {
+	t.Attr("conformance", "12.2/upstream-arguments")
 	for _, args := range []string{
 		"--endpoint=unix:///csi/csi.sock --nodeid=n --provider-volume=/var/run/secrets-store-csi-providers " +
 			"--additional-provider-volume-paths=/etc/kubernetes/secrets-store-csi-providers --metrics-addr=:8095 " +

@@ -17,6 +17,7 @@ func annotate(name, value string) func(map[string]any) {
 }
 
 func TestAnnotations(t *testing.T) {
+	t.Attr("conformance", "10.3/parameters-can-be-locked")
 	for _, tc := range []struct {
 		name, annotation, value string
 		want                    func(*classes.Class) bool

@@ -18,6 +18,7 @@ import (
 )
 
 func TestAnEventOfAFailedMount(t *testing.T) {
+	t.Attr("conformance", "10.1/16-percent-in-events")
 	in(t, func(t *testing.T, b *bench) {
 		b.tell(fails(provider.Denied, "secret/a", "secret/b"))
 		b.wantAsked("POST")
@@ -37,6 +38,8 @@ func TestAnEventOfAFailedMount(t *testing.T) {
 }
 
 func TestWhatIsToldAndWhatNot(t *testing.T) {
+	t.Attr("conformance", "12.6/events-of-rotation")
+	t.Attr("conformance", "10.1/15-failed-rotation-is-visible")
 	unfinished := func(errs ...error) func(*publish.Outcome) {
 		return func(o *publish.Outcome) { o.Result.Unfinished = errs }
 	}

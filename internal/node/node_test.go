@@ -174,6 +174,8 @@ func (w *world) last(change func(*csi.NodePublishVolumeRequest)) publish.Volume 
 
 // Every reason to refuse a request, told before anything is looked up.
 func TestRefusals(t *testing.T) {
+	t.Attr("conformance", "12.6/arguments")
+	t.Attr("conformance", "12.6/readonly")
 	attribute := func(key, value string) func(*csi.NodePublishVolumeRequest) {
 		return func(r *csi.NodePublishVolumeRequest) {
 			if r.VolumeContext[key] = value; value == "" {
@@ -260,6 +262,7 @@ func TestWhatThePublisherIsAsked(t *testing.T) {
 
 // The attributes of the volume go over the parameters of the class; nobody writes what is kubelet's or the driver's.
 func TestOverlay(t *testing.T) {
+	t.Attr("conformance", "10.3/parameters-can-be-locked")
 	w := newWorld(t)
 	w.class.Parameters["csi.storage.k8s.io/pod.name"] = "forged"
 	w.class.Parameters["csi.storage.k8s.io/serviceAccount.tokens"] = "forged"
@@ -285,6 +288,7 @@ func TestOverlay(t *testing.T) {
 
 // Tokens come in the secrets or the volume context; where both are, what no Secret can hold counts.
 func TestTokens(t *testing.T) {
+	t.Attr("conformance", "12.8/tokens-in-secrets")
 	const key = "csi.storage.k8s.io/serviceAccount.tokens"
 	w := newWorld(t)
 	v := w.last(func(r *csi.NodePublishVolumeRequest) { r.VolumeContext[key] = "context" })
@@ -347,6 +351,9 @@ func TestRotation(t *testing.T) {
 
 // Final codes exactly if nothing is left, whatever the cause.
 func TestCodes(t *testing.T) {
+	t.Attr("conformance", "2.6/final-when-undone")
+	t.Attr("conformance", "2.6/non-final-when-left")
+	t.Attr("conformance", "12.8/final-codes")
 	kinds := map[provider.Kind]codes.Code{
 		provider.Invalid: codes.InvalidArgument, provider.NotFound: codes.NotFound, provider.Denied: codes.PermissionDenied,
 		provider.Throttled: codes.FailedPrecondition, provider.Unavailable: codes.FailedPrecondition, provider.Internal: codes.Internal,
@@ -392,6 +399,8 @@ func TestCodes(t *testing.T) {
 }
 
 func TestClassErrors(t *testing.T) {
+	t.Attr("conformance", "12.6/class-not-found")
+	t.Attr("conformance", "12.6/class-incomplete")
 	w := newWorld(t)
 	w.lookup = &provider.Error{Kind: provider.NotFound, Message: `failed to get secretproviderclass shop/db, error: not found`}
 	if err := w.publish(nil); status.Code(err) != codes.NotFound || !strings.Contains(err.Error(), "failed to get secretproviderclass shop/db, error: not found") {
@@ -432,6 +441,9 @@ func TestLogsHoldNoSecret(t *testing.T) {
 }
 
 func TestIdentityAndCapabilities(t *testing.T) {
+	t.Attr("conformance", "12.2/csidriver-name")
+	t.Attr("conformance", "12.8/fsgroup")
+	t.Attr("conformance", "12.8/no-staging")
 	w := newWorld(t)
 	info, err := w.GetPluginInfo(t.Context(), &csi.GetPluginInfoRequest{})
 	if err != nil || info.Name != "secrets-store.csi.k8s.io" || info.VendorVersion != "v1" {

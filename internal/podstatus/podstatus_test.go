@@ -26,6 +26,8 @@ func in(t *testing.T, test func(t *testing.T, b *bench)) {
 }
 
 func TestTheLifeOfAStatus(t *testing.T) {
+	t.Attr("conformance", "12.2/spcps-name")
+	t.Attr("conformance", "12.2/spcps-content")
 	in(t, func(t *testing.T, b *bench) {
 		v := volumeOf("web", "db", "v")
 		b.record(v, first("secret/b=2", "secret/a=1", "secret/b=3", "empty="))
@@ -65,6 +67,7 @@ func TestTheLifeOfAStatus(t *testing.T) {
 }
 
 func TestConditionsChangeOnTransitions(t *testing.T) {
+	t.Attr("conformance", "10.1/15-failed-rotation-is-visible")
 	in(t, func(t *testing.T, b *bench) {
 		v := volumeOf("web", "db", "v")
 		b.record(v, first("a=1"))
@@ -148,6 +151,8 @@ func own(t *testing.T, b *bench) string {
 }
 
 func TestNames(t *testing.T) {
+	t.Attr("conformance", "10.1/14-status-names-collide")
+	t.Attr("conformance", "10.1/14-status-names-too-long")
 	long := strings.Repeat("n", 250)
 	for _, tc := range []struct {
 		name, class string
@@ -228,6 +233,7 @@ func btoi(b bool) int {
 
 // The names of two volumes of a class in one pod do not depend on who asks first after a restart.
 func TestAClassMountedTwice(t *testing.T) {
+	t.Attr("conformance", "10.1/14-class-mounted-twice")
 	in(t, func(t *testing.T, b *bench) {
 		v, w := volumeOf("web", "db", "v"), volumeOf("web", "db", "w")
 		var both sync.WaitGroup
@@ -253,6 +259,8 @@ func TestAClassMountedTwice(t *testing.T) {
 
 // What upstream's driver wrote is taken as it is when it is right, and made right when it is not.
 func TestAdoption(t *testing.T) {
+	t.Attr("conformance", "12.2/spcps-adopted")
+	t.Attr("conformance", "10.1/9-status-without-labels")
 	object := func(labels, objects, more string) string {
 		return `{"metadata":{` + labels + `"annotations":{"theirs":"kept"},"ownerReferences":[{"apiVersion":"v1","kind":"Pod","name":"web","uid":"uid-web"}` + more + `]},
 			"status":{"podName":"web","secretProviderClassName":"db","mounted":true,"targetPath":"` + target + `","objects":` + objects + `}}`
@@ -342,6 +350,7 @@ func TestASuccessorKeepsItsObject(t *testing.T) {
 }
 
 func TestWithoutConditionsInTheDefinition(t *testing.T) {
+	t.Attr("conformance", "12.1/without-conditions")
 	in(t, func(t *testing.T, b *bench) {
 		b.prunes = true
 		v, w := volumeOf("web", "db", "v"), volumeOf("web2", "db", "v")

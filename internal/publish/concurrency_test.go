@@ -55,6 +55,7 @@ func background(do func() (publish.Result, error)) <-chan outcome {
 }
 
 func TestCallsThatFindARefreshAnswerAtOnce(t *testing.T) {
+	t.Attr("conformance", "12.8/republish-meets-refresh")
 	b := newBench(t)
 	b.mustPublish()
 	g := newGate(answering(content("v2", "a")))
@@ -75,6 +76,7 @@ func TestCallsThatFindARefreshAnswerAtOnce(t *testing.T) {
 
 // While the first mount is under way nothing is there yet, so a second one must not be told that all is well.
 func TestAFirstMountIsWaitedFor(t *testing.T) {
+	t.Attr("conformance", "10.1/11-concurrent-publishes")
 	b := newBench(t)
 	g := newGate(answering(content("v1", "a", "sub/b")))
 	b.provider = g
@@ -165,6 +167,7 @@ func TestNothingIsWrittenAfterTheEnd(t *testing.T) {
 }
 
 func TestDeadlineIncludesWaiting(t *testing.T) {
+	t.Attr("conformance", "12.8/call-timeout")
 	synctest.Test(t, func(t *testing.T) {
 		b := newBench(t)
 		b.provider = newGate(nil) // which nobody opens

@@ -13,6 +13,7 @@ import (
 
 // When a whole volume is refreshed by a Publish, told by what happened since its last success.
 func TestDue(t *testing.T) {
+	t.Attr("conformance", "10.1/2-interval-is-a-floor")
 	minute := publish.Due{Every: time.Minute}
 	for _, tc := range []struct {
 		name  string

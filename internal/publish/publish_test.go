@@ -175,6 +175,7 @@ func TestFirstMount(t *testing.T) {
 }
 
 func TestRepublishOfAWholeVolumeDoesNothing(t *testing.T) {
+	t.Attr("conformance", "12.8/republish-when-nothing-is-due")
 	b := newBench(t)
 	b.mustPublish()
 	b.fail(errors.New("must not be asked"))
@@ -187,6 +188,7 @@ func TestRepublishOfAWholeVolumeDoesNothing(t *testing.T) {
 
 // What makes a volume less than whole, one thing each: Publish must fetch again.
 func TestPublishOfWhatIsNotWholeFetches(t *testing.T) {
+	t.Attr("conformance", "10.1/1-empty-unmounted-directory")
 	save := func(b *bench, change func(*registry.Record)) {
 		rec, _ := b.cfg.Registry.Get(b.v.ID)
 		change(&rec)
@@ -259,6 +261,7 @@ func TestAdoption(t *testing.T) {
 }
 
 func TestRefresh(t *testing.T) {
+	t.Attr("conformance", "12.4/current-versions")
 	b := newBench(t)
 	b.mustPublish()
 	res, err := b.Refresh(t.Context(), b.v)
@@ -283,6 +286,7 @@ func TestRefresh(t *testing.T) {
 }
 
 func TestFailedRefreshKeepsTheFilesAndSaysSo(t *testing.T) {
+	t.Attr("conformance", "12.8/republish-failure")
 	b := newBench(t)
 	b.mustPublish()
 	denied := &provider.Error{Kind: provider.Denied, Object: "secret/a", Message: "reading secret a: denied"}
@@ -320,6 +324,7 @@ func TestRefreshOfNothing(t *testing.T) {
 }
 
 func TestUnpublish(t *testing.T) {
+	t.Attr("conformance", "2.6/unpublish-again")
 	b := newBench(t)
 	b.mustPublish()
 	for range 2 {
@@ -339,6 +344,7 @@ func TestUnpublish(t *testing.T) {
 
 // A provider that writes files itself finds the volume there, and its answer without files wipes nothing.
 func TestSelfWritten(t *testing.T) {
+	t.Attr("conformance", "12.4/files-absent")
 	b := newBench(t)
 	writes := 0
 	b.provider = selfWriter{func(_ context.Context, req *provider.Request) (*provider.Bundle, error) {

@@ -64,6 +64,7 @@ func TestRootPublishRefreshUnpublish(t *testing.T) {
 
 // After a restart of the machine, or of a kubelet that cleaned up, the record and the folder are there but the mount is not.
 func TestRootALostMountIsAFirstMount(t *testing.T) {
+	t.Attr("conformance", "10.1/1-empty-unmounted-directory")
 	b := rootBench(t)
 	b.mustPublish()
 	b.must(syscall.Unmount(b.v.Target, 0))
@@ -101,6 +102,7 @@ type busy struct{ volume.Tmpfs }
 func (busy) Unmount(string) error { return errors.New("the target is busy") }
 
 func TestRootAnUndoThatFailsIsNotFinal(t *testing.T) {
+	t.Attr("conformance", "2.6/non-final-when-left")
 	b := rootBench(t)
 	b.cfg.Store = busy{}
 	b.Publisher = publish.New(b.cfg)

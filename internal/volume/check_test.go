@@ -78,6 +78,7 @@ func TestCheckPaths(t *testing.T) {
 }
 
 func TestCheckConflicts(t *testing.T) {
+	t.Attr("conformance", "10.3/set-id-bits-are-not-honoured")
 	for name, tc := range map[string]struct {
 		files []provider.File
 		says  []string

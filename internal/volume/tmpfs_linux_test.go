@@ -97,6 +97,8 @@ func TestRootTmpfsLife(t *testing.T) {
 }
 
 func TestRootTmpfsOptions(t *testing.T) {
+	t.Attr("conformance", "12.5/tmpfs")
+	t.Attr("conformance", "10.3/tmpfs-flags")
 	root := target(t)
 	must(t, volume.Tmpfs{Size: 1 << 20, Inodes: 500}.Mount(root))
 	line := mountsAt(t, root)[0]

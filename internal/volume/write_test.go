@@ -20,6 +20,9 @@ func base() []provider.File {
 }
 
 func TestWriteChanges(t *testing.T) {
+	t.Attr("conformance", "12.4/replace-all")
+	t.Attr("conformance", "10.1/12-all-objects-removed")
+	t.Attr("conformance", "10.1/13-mode-only-change")
 	for name, tc := range map[string]struct {
 		change func(files []provider.File) []provider.File
 		want   volume.Change
@@ -76,6 +79,7 @@ func TestEmptyContentIsAGeneration(t *testing.T) {
 
 // Modes are those asked for, whatever the umask. (The umask belongs to the process, so that this test must not run in parallel.)
 func TestUmaskHasNoEffect(t *testing.T) {
+	t.Attr("conformance", "12.5/modes")
 	root := folderVolume(t)
 	old := syscall.Umask(0o777)
 	defer syscall.Umask(old)
@@ -85,6 +89,7 @@ func TestUmaskHasNoEffect(t *testing.T) {
 }
 
 func TestModeZero(t *testing.T) {
+	t.Attr("conformance", "12.4/mode-0")
 	root := folderVolume(t)
 	files := []provider.File{file("a", "1", 0)}
 	mustWrite(t, root, files)
@@ -147,6 +152,7 @@ func TestDamageOnDiskIsRepaired(t *testing.T) {
 
 // What a killed write or an older driver left is removed by the next write, also by one that changes nothing else.
 func TestLeftoversAreRemoved(t *testing.T) {
+	t.Attr("conformance", "10.1/10-leftover-data-tmp")
 	deep := "/..2024_01_01_00_00_00.1" + strings.Repeat("/d", 300)
 	for name, leave := range map[string]func(root string) error{
 		"..data_tmp link":   func(root string) error { return os.Symlink("..2024_01_01_00_00_00.1", root+"/..data_tmp") },
@@ -187,6 +193,7 @@ func TestLeftoversAreRemoved(t *testing.T) {
 
 // Providers may have written files themselves before, or still do beside: a name that is now ours is replaced, others stay.
 func TestFilesThatAProviderWroteItself(t *testing.T) {
+	t.Attr("conformance", "12.5/adopted-self-written")
 	root := folderVolume(t)
 	must(t, os.WriteFile(root+"/a", []byte("legacy"), 0o644))
 	must(t, os.MkdirAll(root+"/n/old", 0o755))

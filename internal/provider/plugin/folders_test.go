@@ -49,6 +49,7 @@ func askFor(t testing.TB, f *plugin.Folders, name string) (string, error) {
 func stale(t testing.TB, socket string) { serveForeign(t, socket, nil)() }
 
 func TestLookupErrors(t *testing.T) {
+	t.Attr("conformance", "12.4/name")
 	a, b := folder(t), folder(t)
 	f := foldersOf(t, plugin.FoldersConfig{Folders: []string{a, "", b}})
 	for _, tc := range []struct {
@@ -132,6 +133,7 @@ var leftovers = []struct {
 
 // Whatever an earlier folder holds, who lives in a later one is found. Upstream stops at the first path that exists.
 func TestLeftoversShadowNobody(t *testing.T) {
+	t.Attr("conformance", "10.1/17-stale-socket-shadows-nobody")
 	for _, tc := range leftovers {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
@@ -176,6 +178,7 @@ func TestNobodyListensInAnyFolder(t *testing.T) {
 }
 
 func TestFirstFolderWins(t *testing.T) {
+	t.Attr("conformance", "12.4/both-folders")
 	a, b := folder(t), folder(t)
 	serveForeign(t, filepath.Join(a, "p.sock"), answering("first"))
 	serveForeign(t, filepath.Join(b, "p.sock"), answering("last"))
@@ -187,6 +190,7 @@ func TestFirstFolderWins(t *testing.T) {
 
 // A provider that moves from one folder to the other is followed, in either direction, whatever it leaves behind.
 func TestProviderMoves(t *testing.T) {
+	t.Attr("conformance", "10.1/17-connections-follow")
 	for _, tc := range []struct{ from, to int }{{0, 1}, {1, 0}} {
 		for _, leaves := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%d to %d, leaving its socket: %v", tc.from, tc.to, leaves), func(t *testing.T) {

@@ -70,6 +70,7 @@ func TestHealthIsLoggedWhenItChanges(t *testing.T) {
 
 // A provider that hangs holds up neither the calls to others, nor their first ones, nor its own. Upstream holds a lock.
 func TestHealthCheckHoldsUpNobody(t *testing.T) {
+	t.Attr("conformance", "10.1/18-health-check-blocks-nothing")
 	a := folder(t)
 	asked := make(chan struct{})
 	var until time.Duration

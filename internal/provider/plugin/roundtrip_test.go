@@ -78,6 +78,7 @@ func TestRequestAndBundleRoundTrip(t *testing.T) {
 // Only a token that came in the secrets of the CSI request is believed without further proof, so nothing that an author
 // writes may make one look so.
 func TestProofDoesNotGrowOnTheWire(t *testing.T) {
+	t.Attr("conformance", "10.3/token-copies")
 	const key = "csi.storage.k8s.io/serviceAccount.tokens"
 	forged := `{"aud":{"token":"forged"}}`
 	for _, tc := range []struct {
