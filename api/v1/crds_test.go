@@ -68,6 +68,10 @@ status.targetPath string
 const classWarning = "secrets-store.csi.x-k8s.io/v1alpha1 is deprecated. Use secrets-store.csi.x-k8s.io/v1 instead."
 
 func TestDefinitions(t *testing.T) {
+	t.Attr("conformance", "12.1/group-and-kinds")
+	t.Attr("conformance", "12.1/versions")
+	t.Attr("conformance", "12.1/nothing-more")
+	t.Attr("conformance", "12.1/fields")
 	for _, tc := range []struct {
 		plural, singular, kind string
 		warning                any // of v1alpha1

@@ -66,6 +66,7 @@ status:
 
 // A manifest survives the types as it is: every field is known, and none is added.
 func TestManifestsRoundTrip(t *testing.T) {
+	t.Attr("conformance", "12.1/json")
 	for _, tc := range []struct {
 		name     string
 		manifest string
@@ -110,6 +111,7 @@ func TestManifestsRoundTrip(t *testing.T) {
 }
 
 func TestSchemeKnowsEveryKind(t *testing.T) {
+	t.Attr("conformance", "12.1/types")
 	scheme := runtime.NewScheme()
 	for version, add := range map[string]func(*runtime.Scheme) error{"v1": v1.AddToScheme, "v1alpha1": v1alpha1.AddToScheme} {
 		if err := add(scheme); err != nil {

@@ -237,6 +237,7 @@ func TestServersThatCannotStreamTheState(t *testing.T) {
 }
 
 func TestOldVersion(t *testing.T) {
+	t.Attr("conformance", "12.1/v1alpha1-only")
 	var clock atomic.Int64
 	r := newRig(t, func(s *server, cfg *classes.Config) {
 		s.served = []string{"v1alpha1"}

@@ -130,6 +130,7 @@ func (s *syncBuffer) String() string {
 }
 
 func TestRegistration(t *testing.T) {
+	t.Attr("conformance", "12.8/registration")
 	r := register(t)
 	if want := filepath.Join(r.dir, driverName+"-reg.sock"); r.socket != want {
 		t.Errorf("socket %s, want %s", r.socket, want)

@@ -124,6 +124,7 @@ func full(t testing.TB) *metrics.Metrics {
 
 // Names, types and labels are what dashboards and alerts are made of.
 func TestNamesTypesAndLabels(t *testing.T) {
+	t.Attr("conformance", "12.6/metric-names")
 	families := scrape(t, full(t))
 	const counter, gauge, histogram = dto.MetricType_COUNTER, dto.MetricType_GAUGE, dto.MetricType_HISTOGRAM
 	table := map[string]struct {

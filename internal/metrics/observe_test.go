@@ -17,6 +17,7 @@ import (
 
 // A row is one call, and the series that it moves, among upstream's and ours.
 func TestOutcomes(t *testing.T) {
+	t.Attr("conformance", "12.6/metrics-are-recorded")
 	changed := volume.Change{Updated: []string{"f"}}
 	denied := &provider.Error{Kind: provider.Denied, Message: "no"}
 	for _, tc := range []struct {
@@ -95,6 +96,7 @@ func (lostStore) Inspect(string) (volume.Status, error) { return volume.Status{}
 
 // The error that publish really makes, of a provider's failure and of what it left.
 func TestErrorsOfPublish(t *testing.T) {
+	t.Attr("conformance", "12.6/error-types")
 	m := metrics.New(metrics.Config{})
 	failing := m.Instrument("p", fetch(func(context.Context, *provider.Request) (*provider.Bundle, error) {
 		return nil, provider.Errors{{Kind: provider.NotFound, Message: "secret x"}, {Kind: provider.Throttled, Message: "y"}}

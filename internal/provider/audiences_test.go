@@ -25,6 +25,7 @@ type writer struct {
 func (w *writer) MayWriteTarget() bool { return w.may }
 
 func TestAudiences(t *testing.T) {
+	t.Attr("conformance", "12.4/audiences")
 	restrict := provider.Audiences{"aws": {"sts.amazonaws.com", "other"}, "none": {}, "nil": nil}
 	for _, tc := range []struct {
 		name string

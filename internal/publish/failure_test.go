@@ -14,6 +14,7 @@ import (
 
 // Every way in which a first mount can fail leaves nothing, and is final.
 func TestFailedFirstMountLeavesNothing(t *testing.T) {
+	t.Attr("conformance", "2.6/final-when-undone")
 	for name, tc := range map[string]struct {
 		provider provider.Provider
 		change   func(*publish.Volume)

@@ -28,6 +28,7 @@ func numbered(n int) []provider.File {
 // Readers that resolve ..data once see one generation, complete; readers of a top-level name never miss a name that
 // all generations have; Read gives one generation.
 func TestReadersSeeWholeGenerations(t *testing.T) {
+	t.Attr("conformance", "12.5/whole-generations")
 	root := folderVolume(t)
 	mustWrite(t, root, numbered(0))
 	var wg sync.WaitGroup

@@ -38,6 +38,7 @@ func TestRootFullVolumeKeepsTheOldContent(t *testing.T) {
 }
 
 func TestRootGroup(t *testing.T) {
+	t.Attr("conformance", "12.5/group")
 	root := target(t)
 	must(t, volume.Tmpfs{}.Mount(root))
 	groups := func() (out []uint32) {
@@ -104,6 +105,7 @@ func upstreamVolume(t *testing.T, root string, stale bool) (name string) {
 }
 
 func TestRootAdoption(t *testing.T) {
+	t.Attr("conformance", "12.5/adopted")
 	for _, stale := range []bool{false, true} {
 		t.Run(fmt.Sprintf("stale ..data_tmp %v", stale), func(t *testing.T) {
 			root := target(t)

@@ -129,6 +129,7 @@ var (
 )
 
 func TestPodStatus(t *testing.T) {
+	t.Attr("conformance", "12.2/spcps-adopted")
 	server := apiserver.Start(t)
 	server.Apply(t, filepath.Join(repository, "api/crds/*.yaml"))
 	server.ServiceAccount(t, "kube-system", "secrets-store-csi-driver", nil)
@@ -307,6 +308,7 @@ func (r *statusRig) outage(t *testing.T) {
 
 // With upstream's definition, which has no conditions, everything else works, and that is said once.
 func TestPodStatusWithoutConditions(t *testing.T) {
+	t.Attr("conformance", "12.1/without-conditions")
 	server := apiserver.Start(t)
 	server.Apply(t, filepath.Join(repository, daemonRights))
 	text, err := os.ReadFile(filepath.Join(repository, statusDefinition))

@@ -35,6 +35,7 @@ VersionResponse 3 runtime_version string
 `
 
 func TestFieldsAreThoseOfTheProtocol(t *testing.T) {
+	t.Attr("conformance", "12.4/fields")
 	want := map[string]bool{}
 	for _, line := range strings.Split(strings.TrimSpace(wire), "\n") {
 		want[line] = true
@@ -67,6 +68,7 @@ func describe(m protoreflect.MessageDescriptor, f protoreflect.FieldDescriptor) 
 }
 
 func TestMethodNames(t *testing.T) {
+	t.Attr("conformance", "12.4/method-names")
 	if got := v1alpha1.CSIDriverProvider_Mount_FullMethodName; got != "/v1alpha1.CSIDriverProvider/Mount" {
 		t.Errorf("Mount is %q", got)
 	}

@@ -13,6 +13,8 @@ import (
 // An answer with nothing in it is a class without objects: what earlier answers put into the volume goes, and what a
 // provider wrote there itself, in an earlier mode of its own, stays. An answer with versions only touches nothing.
 func TestAnswersWithoutFilesWipeNothingOfTheProviders(t *testing.T) {
+	t.Attr("conformance", "12.4/files-absent")
+	t.Attr("conformance", "12.4/nothing-at-all")
 	target := t.TempDir()
 	versions := []*v1alpha1.ObjectVersion{{Id: "o", Version: "1"}}
 	var answer *v1alpha1.MountResponse

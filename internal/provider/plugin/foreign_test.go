@@ -27,6 +27,12 @@ import (
 
 // What goes over the wire is what third-party providers parse: the AWS, GCP, Vault and Azure providers each need some of it.
 func TestWhatAProviderIsAsked(t *testing.T) {
+	t.Attr("conformance", "12.4/authority")
+	t.Attr("conformance", "12.4/attributes")
+	t.Attr("conformance", "12.4/tokens")
+	t.Attr("conformance", "12.4/secrets")
+	t.Attr("conformance", "12.4/permission")
+	t.Attr("conformance", "12.4/target-path")
 	const tokens = "csi.storage.k8s.io/serviceAccount.tokens"
 	expires := time.Date(2026, 11, 23, 10, 0, 0, 0, time.UTC)
 	token := `{"aud":{"token":"t","expirationTimestamp":"2026-11-23T10:00:00Z"}}`
@@ -92,6 +98,12 @@ func TestWhatAProviderIsAsked(t *testing.T) {
 
 // A row is a good answer plus one change, and what the client makes of it.
 func TestAnswers(t *testing.T) {
+	t.Attr("conformance", "12.4/mode-0")
+	t.Attr("conformance", "12.4/empty-version")
+	t.Attr("conformance", "12.4/duplicate-ids")
+	t.Attr("conformance", "12.4/empty-files")
+	t.Attr("conformance", "12.4/error-code")
+	t.Attr("conformance", "12.4/too-large")
 	setuid := int32(1<<23 | 0o755) // what fs.FileMode reads as set-uid
 	for _, tc := range []struct {
 		name   string
@@ -183,6 +195,7 @@ func TestLargerAnswersByConfiguration(t *testing.T) {
 
 // Other providers use codes as they please, and their texts go to Events and terminals.
 func TestForeignErrors(t *testing.T) {
+	t.Attr("conformance", "12.4/foreign-errors")
 	withInfo := func(domain, reason string) error {
 		st, err := status.New(codes.Unknown, "text").WithDetails(&errdetails.ErrorInfo{Domain: domain, Reason: reason,
 			Metadata: map[string]string{"object": "o\x00", "retryAfter": "-5s"}})

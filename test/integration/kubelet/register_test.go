@@ -69,6 +69,7 @@ func TestRegisterWaitsForTheSocket(t *testing.T) {
 }
 
 func TestRegistrationFollowsTheSocket(t *testing.T) {
+	t.Attr("conformance", "2.6/registration")
 	d := newRegistrar(t)
 	k := New(t.TempDir(), "node", &memory{})
 	sync := func(want int) {

@@ -20,6 +20,8 @@ import (
 
 // A row is one change to what kubelet finds, and what that changes in what the driver is told.
 func TestWhatTheDriverIsTold(t *testing.T) {
+	t.Attr("conformance", "2.6/call-timeout")
+	t.Attr("conformance", "2.6/pod-information")
 	const (
 		vault  = `"token":"ns/sa for [\"vault\"], number 1","expirationTimestamp":"2026-01-02T04:04:05Z"`
 		server = `"token":"ns/sa for [], number 1","expirationTimestamp":"2026-01-02T03:14:05Z"`
@@ -137,6 +139,10 @@ func TestFoldersAndDataFile(t *testing.T) {
 
 // Every code there is, for a first mount and for a mounted volume.
 func TestCodes(t *testing.T) {
+	t.Attr("conformance", "2.6/which-codes-are-final")
+	t.Attr("conformance", "2.6/removes-after-final")
+	t.Attr("conformance", "2.6/keeps-after-non-final")
+	t.Attr("conformance", "2.6/republish-failure")
 	open := map[codes.Code]bool{
 		codes.Canceled: true, codes.DeadlineExceeded: true, codes.Unavailable: true, codes.ResourceExhausted: true, codes.Aborted: true,
 	}
@@ -185,6 +191,7 @@ func TestFinalErrorEndsUncertainty(t *testing.T) {
 
 // A driver that answers finally and leaves something is broken: the test must see it.
 func TestFinalErrorWithSomethingLeft(t *testing.T) {
+	t.Attr("conformance", "2.6/final-with-something-left")
 	r := newRig(t)
 	r.driver.answer, r.driver.leave = status.Error(codes.NotFound, "no"), true
 	v := r.volume(t)
@@ -195,6 +202,7 @@ func TestFinalErrorWithSomethingLeft(t *testing.T) {
 }
 
 func TestWhatKeepsKubeletFromCalling(t *testing.T) {
+	t.Attr("conformance", "2.6/not-called")
 	for _, tc := range []struct {
 		name   string
 		change func(*rig)
@@ -240,6 +248,7 @@ func TestRepublishNeedsAMountAndTheObjectsWish(t *testing.T) {
 }
 
 func TestUnpublish(t *testing.T) {
+	t.Attr("conformance", "2.6/unpublish-failure")
 	r := newRig(t)
 	v := r.mounted(t)
 	r.driver.answer = status.Error(codes.Internal, "busy")
@@ -265,6 +274,7 @@ func TestUnpublish(t *testing.T) {
 }
 
 func TestCleanUpRemovesNoFile(t *testing.T) {
+	t.Attr("conformance", "2.6/removes-no-file")
 	r := newRig(t)
 	v := r.mounted(t)
 	if err := r.kubelet.CleanUp(r.pod); err == nil || !strings.Contains(err.Error(), "vol_data.json") || !exists(v.dataFile()) {
@@ -286,6 +296,7 @@ func TestMountsAreLeftAlone(t *testing.T) {
 }
 
 func TestReconstructedVolumeStaysUncertain(t *testing.T) {
+	t.Attr("conformance", "2.6/retry-is-safe")
 	r := newRig(t)
 	if _, err := r.kubelet.Reconstruct(r.pod, "vol"); err == nil {
 		t.Error("a volume was found that is not on the disk")
@@ -306,6 +317,7 @@ func TestReconstructedVolumeStaysUncertain(t *testing.T) {
 }
 
 func TestBackoff(t *testing.T) {
+	t.Attr("conformance", "2.6/backoff")
 	failed := errors.New("failed")
 	var b Backoff
 	for _, want := range []time.Duration{500, 1000, 2000, 4000, 8000, 16000, 32000, 64000, 122000, 122000} {
@@ -322,6 +334,7 @@ func TestBackoff(t *testing.T) {
 }
 
 func TestTokensAreKept(t *testing.T) {
+	t.Attr("conformance", "2.6/tokens-are-kept")
 	r := newRig(t)
 	r.object.Spec.TokenRequests = []storagev1.TokenRequest{{Audience: "vault"}}
 	v := r.mounted(t)
@@ -358,6 +371,7 @@ func TestTokensAreKept(t *testing.T) {
 
 // kubelet merges into its own copy of the attributes: tokens that were once there stay.
 func TestMergedAttributesStay(t *testing.T) {
+	t.Attr("conformance", "2.6/merged-attributes")
 	r := newRig(t)
 	r.object.Spec.TokenRequests = []storagev1.TokenRequest{{Audience: "vault"}}
 	v := r.mounted(t)
