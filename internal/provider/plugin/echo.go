@@ -25,7 +25,7 @@ const (
 
 // echoes finds the credentials of a request in what its provider says. Providers that print what they were asked into their
 // errors exist, and such a text goes to logs, Events, conditions and the records on disk. It finds what is there letter by
-// letter or quoted, by lines, so that a key is found whatever became of its line ends; not what is encoded or cut off.
+// letter or quoted as Go and JSON do, by lines, so that a key is found whatever became of its line ends; not what is encoded or cut off.
 func echoes(req *provider.Request) *strings.Replacer {
 	var forms []string
 	add := func(text string) {
@@ -33,8 +33,11 @@ func echoes(req *provider.Request) *strings.Replacer {
 			return
 		}
 		forms = append(forms, text)
-		if quoted := strconv.Quote(text); quoted[1:len(quoted)-1] != text {
-			forms = append(forms, quoted[1:len(quoted)-1])
+		for _, quoted := range []string{strconv.Quote(text), mustJSON(map[string]string{"": text})[len(`{"":`):]} {
+			quoted = strings.TrimSuffix(quoted, "}") // of the JSON object
+			if inside := quoted[1 : len(quoted)-1]; inside != text {
+				forms = append(forms, inside)
+			}
 		}
 	}
 	for key, secret := range req.Secrets {

@@ -23,12 +23,12 @@ func echoRequest() (*provider.Request, []string) {
 	req := request()
 	req.Secrets = map[string]provider.Sensitive{
 		"clientid":     "11111111-2222-3333-4444-555555555555",
-		"clientsecret": "a \"quoted\" pass\\word",
+		"clientsecret": "a \"quoted\" <pass\\word",
 		"key":          "-----BEGIN PRIVATE KEY-----\r\nTUlJRXZRSUJBREFOQmdr\nU2Vjb25kTGluZU9mS2V5\n-----END PRIVATE KEY-----\n",
 		"short":        "mount",
 	}
 	req.Tokens = map[string]provider.Token{"aud": {Value: token}}
-	return req, append(strings.Split(token, "."), `"quoted" pass\word`, `\"quoted\" pass`, "TUlJRXZRSUJBREFOQmdr", "U2Vjb25kTGluZU9mS2V5")
+	return req, append(strings.Split(token, "."), `"quoted" <pass\word`, `\"quoted\" <pass`, `\"quoted\" \u003cpass`, "TUlJRXZRSUJBREFOQmdr", "U2Vjb25kTGluZU9mS2V5")
 }
 
 // A provider that prints what it was asked must not carry the pod's credentials into logs, Events and conditions.
