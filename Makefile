@@ -29,7 +29,7 @@ demo: build ## see it work: emulator, mount, rotation; no root, no Kubernetes
 build: ## build the programs into bin/
 	$(PLAIN) go build -ldflags "-s -w -X main.version=$(VERSION) -X main.gitCommit=$(GIT_COMMIT) -X main.buildDate=$(BUILD_DATE)" -o bin/ $(PROGRAMS:%=./cmd/%)
 
-test: test-unit ## run the tests (the unit suite)
+test: test-unit test-integration test-sanity ## run the tests: unit, integration with a real API server, CSI sanity
 
 test-unit: ## unit suite with -race; what needs root runs where root is there
 	@scripts/need openssl
