@@ -24,7 +24,7 @@ type client struct {
 	mu       sync.Mutex
 	checks   checks
 	failures []string
-	mounts   map[string]string // target -> id of its mount, as long as it is published
+	volumes  map[string]string // target -> what wholeVolume said of it, as long as it is published
 }
 
 // checks counts what was looked at.
@@ -38,7 +38,7 @@ type checks struct {
 }
 
 func newClient(t task) *client {
-	return &client{task: t, controller: &controller{volumes: t.Volumes[1:]}, mounts: map[string]string{}}
+	return &client{task: t, controller: &controller{volumes: t.Volumes[1:]}, volumes: map[string]string{}}
 }
 
 // result returns what was looked at, and what was found wrong.
@@ -120,11 +120,11 @@ func (c *client) published(r *csi.NodePublishVolumeRequest, answer error) error 
 		return c.leftNothing("a publish that was refused", target, answer)
 	}
 	c.checks.Published++
-	mount, err := wholeVolume(target, c.task.Files)
-	if before, again := c.mounts[target]; err == nil && again && mount != before {
-		err = fmt.Errorf("mount %s has taken the place of %s", mount, before)
+	found, err := wholeVolume(target, c.task.Files)
+	if before, again := c.volumes[target]; err == nil && again && found != before {
+		err = fmt.Errorf("%s has taken the place of %s", found, before) // nothing has changed at the source
 	}
-	c.mounts[target] = mount
+	c.volumes[target] = found
 	if err != nil {
 		return c.wrongLocked(fmt.Errorf("after a publish of %s: %w", r.GetVolumeId(), err))
 	}
@@ -140,7 +140,7 @@ func (c *client) unpublished(r *csi.NodeUnpublishVolumeRequest, answer error) er
 		return c.leftNothing("an unpublish that was refused", r.GetTargetPath(), answer)
 	}
 	c.checks.Unpublished++
-	delete(c.mounts, r.GetTargetPath())
+	delete(c.volumes, r.GetTargetPath())
 	return c.leftNothing("an unpublish", r.GetTargetPath(), nil)
 }
 

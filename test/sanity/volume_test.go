@@ -17,8 +17,8 @@ import (
 )
 
 // wholeVolume checks that a target is one tmpfs mount, that ..data resolves in it, and that the files are there. It returns
-// the id of the mount.
-func wholeVolume(target string, files map[string]string) (mount string, err error) {
+// the name of the generation and the id of the mount, which the kernel may give to a later mount again.
+func wholeVolume(target string, files map[string]string) (identity string, err error) {
 	table, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return "", err
@@ -56,7 +56,7 @@ func wholeVolume(target string, files map[string]string) (mount string, err erro
 			}
 		}
 	}
-	return found[0], nil
+	return filepath.Base(generation) + " of mount " + found[0], nil
 }
 
 // nothing checks that nothing is mounted below root, and that the folder of the targets is empty.
