@@ -38,12 +38,15 @@ type world struct {
 	mu        sync.Mutex
 	class     classes.Class
 	lookup    error                        // of classes
-	outcome   func(publish.Volume) error   // of Publish, after Resolve
-	published []publish.Volume             // as they were after Resolve
+	outcome   func(publish.Volume) error   // of Publish, after Prepare
+	published []publish.Volume             // as they were after Prepare
+	resting   bool                         // nothing is due, so there is no Prepare
 	removed   map[string]string            // volume id -> target
 	used      map[string]string            // volume id -> namespace/name
 	accounts  map[string]map[string]string // namespace/name -> annotations
 	proofs    []proof
+
+	accountReads int
 }
 
 type proof struct {
@@ -57,6 +60,11 @@ func (w *world) Publish(ctx context.Context, v publish.Volume) (publish.Result, 
 	defer w.mu.Unlock()
 	if err := v.Resolve(ctx, &v); err != nil {
 		return publish.Result{}, stateError(publish.Undone, err)
+	}
+	if !w.resting {
+		if err := v.Prepare(ctx, &v); err != nil {
+			return publish.Result{}, stateError(publish.Undone, err)
+		}
 	}
 	w.published = append(w.published, v)
 	if w.outcome != nil {
@@ -95,6 +103,7 @@ func (w *world) Prove(_ context.Context, pod provider.Pod, text string, from tok
 }
 
 func (w *world) Annotations(_ context.Context, namespace, name string, keys []string) (map[string]string, error) {
+	w.accountReads++
 	out := map[string]string{}
 	for _, k := range keys {
 		if v, ok := w.accounts[namespace+"/"+name][k]; ok {
@@ -305,6 +314,18 @@ func TestTokens(t *testing.T) {
 	pod := provider.Pod{Namespace: "shop", Name: "web-1", UID: "uid-1", ServiceAccount: "reader"}
 	if len(w.proofs) != 2 || w.proofs[0] != (proof{pod, "context", token.InVolumeContext}) || w.proofs[1] != (proof{pod, "secrets", token.InSecrets}) {
 		t.Errorf("proofs asked for: %+v", w.proofs)
+	}
+}
+
+// Kubelet calls for every volume about once a minute: as long as nothing is due, no token is read and nobody is asked.
+func TestNothingDueCostsNothing(t *testing.T) {
+	w := newWorld(t, func(c *node.Config) { c.AccountAnnotations = []string{"azure.workload.identity/client-id"} })
+	w.resting = true
+	w.last(func(r *csi.NodePublishVolumeRequest) {
+		r.VolumeContext["csi.storage.k8s.io/serviceAccount.tokens"] = "context"
+	})
+	if len(w.proofs) > 0 || w.accountReads > 0 {
+		t.Errorf("%d proofs asked for, %d accounts read", len(w.proofs), w.accountReads)
 	}
 }
 

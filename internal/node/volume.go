@@ -22,8 +22,9 @@ const defaultMode fs.FileMode = 0o644
 const AccountAnnotations = provider.AnnotationPrefix + "service-account-annotations"
 
 // volume is the mount in the terms of publish. Whatever needs the API server is left to Resolve, which is not called for a
-// volume that is left as it is.
+// volume that is left as it is, and whatever only a fetch needs to Prepare.
 func (s *Server) volume(m *mount) publish.Volume {
+	var class *classes.Class
 	return publish.Volume{
 		ID: m.volumeID, Target: m.target,
 		Class: publish.Class{Namespace: m.pod.Namespace, Name: m.class},
@@ -33,21 +34,30 @@ func (s *Server) volume(m *mount) publish.Volume {
 		Request: provider.Request{
 			Pod: m.pod, Secrets: m.secrets, DefaultMode: defaultMode,
 		},
-		Resolve: func(ctx context.Context, v *publish.Volume) error { return s.resolve(ctx, m, v) },
+		Resolve: func(ctx context.Context, v *publish.Volume) (err error) {
+			class, err = s.resolve(ctx, v)
+			return err
+		},
+		Prepare: func(ctx context.Context, v *publish.Volume) error { return s.prepare(ctx, m, class, v) },
 	}
 }
 
-// resolve finds out what the volume is to hold.
-func (s *Server) resolve(ctx context.Context, m *mount, v *publish.Volume) error {
-	class, err := s.cfg.Classes.Get(ctx, m.pod.Namespace, m.class)
+// resolve finds out which class the volume is of, and when that has it refreshed.
+func (s *Server) resolve(ctx context.Context, v *publish.Volume) (*classes.Class, error) {
+	class, err := s.cfg.Classes.Get(ctx, v.Class.Namespace, v.Class.Name)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := class.Check(); err != nil {
-		return err
+		return nil, err
 	}
 	v.Provider, v.Warnings = class.Provider, class.Warnings
 	v.Due = s.due(class)
+	return class, nil
+}
+
+// prepare finds out what the volume is to hold, and who asks.
+func (s *Server) prepare(ctx context.Context, m *mount, class *classes.Class, v *publish.Volume) (err error) {
 	if v.Request.Parameters, err = overlay(class, m.attributes); err != nil {
 		return err
 	}

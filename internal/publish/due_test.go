@@ -156,6 +156,45 @@ func TestResolve(t *testing.T) {
 	}
 }
 
+// Only a fetch needs the request to be complete; where nothing is due it is not completed. A failure to do so counts as the
+// provider's.
+func TestPrepare(t *testing.T) {
+	b := newBench(t)
+	params, prepared := b.v.Request.Parameters, 0
+	b.v.Due = publish.Due{Every: time.Minute}
+	b.v.Request.Parameters = nil
+	denied := &provider.Error{Kind: provider.Invalid, Message: "the parameters are locked"}
+	b.v.Prepare = func(context.Context, *publish.Volume) error { return denied }
+	_, err := b.Publish(t.Context(), b.v)
+	b.wantState(err, publish.Undone)
+	if !errors.Is(err, denied) || b.fetches != 0 {
+		t.Errorf("got %v after %d fetches", err, b.fetches)
+	}
+	b.wantNothing()
+
+	b.v.Prepare = func(_ context.Context, v *publish.Volume) error {
+		prepared++
+		v.Request.Parameters = params
+		return nil
+	}
+	b.mustPublish()
+	b.mustPublish()
+	if prepared != 1 || b.fetches != 1 {
+		t.Errorf("prepared %d times, fetched %d times; nothing was due the second time", prepared, b.fetches)
+	}
+	b.skew = time.Minute
+	b.mustPublish()
+	if _, err := b.Refresh(t.Context(), b.v); err != nil || prepared != 3 || b.fetches != 3 {
+		t.Errorf("prepared %d times, fetched %d times: %v", prepared, b.fetches, err)
+	}
+
+	b.v.Prepare = nil // nobody says what to ask
+	b.skew = 2 * time.Minute
+	_, err = b.Publish(t.Context(), b.v)
+	b.wantState(err, publish.Kept)
+	b.wantFiles(v1)
+}
+
 type observer []publish.Outcome
 
 func (o *observer) Observe(_ context.Context, out publish.Outcome) { *o = append(*o, out) }

@@ -183,17 +183,6 @@ func (p *Publisher) begin(ctx context.Context, id string, op Operation) (context
 	return ctx, c, func() { c.leave(); stop() }
 }
 
-// check lists what makes a fetch impossible.
-func check(v *Volume) error {
-	switch {
-	case v.Provider == "":
-		return &provider.Error{Kind: provider.Invalid, Message: "provider not set in " + v.Class.String()}
-	case len(v.Request.Parameters) == 0:
-		return &provider.Error{Kind: provider.Invalid, Message: "parameters not set in " + v.Class.String()}
-	}
-	return nil
-}
-
 func checkPlace(v *Volume) error {
 	switch {
 	case v.ID == "":

@@ -41,6 +41,9 @@ func (p *Publisher) run(ctx context.Context, c *call, v *Volume, o *Outcome) (er
 	if c.op == Publishing && p.nothingDue(v, before, started) {
 		return nil
 	}
+	if err := prepare(ctx, v); err != nil {
+		return p.fail(ctx, c.op, v, before, started, err, o)
+	}
 
 	a := &attempt{Publisher: p, ctx: ctx, v: v, before: before}
 	done := false
@@ -74,14 +77,30 @@ func (p *Publisher) nothingDue(v *Volume, before *found, now time.Time) bool {
 	return false
 }
 
-// resolve completes the volume and makes sure that there is something to ask, and somebody.
+// resolve finds out what the volume asks for, and of whom.
 func resolve(ctx context.Context, v *Volume) error {
 	if v.Resolve != nil {
 		if err := v.Resolve(ctx, v); err != nil {
 			return err
 		}
 	}
-	return check(v)
+	if v.Provider == "" {
+		return &provider.Error{Kind: provider.Invalid, Message: "provider not set in " + v.Class.String()}
+	}
+	return nil
+}
+
+// prepare completes what the provider is asked.
+func prepare(ctx context.Context, v *Volume) error {
+	if v.Prepare != nil {
+		if err := v.Prepare(ctx, v); err != nil {
+			return err
+		}
+	}
+	if len(v.Request.Parameters) == 0 {
+		return &provider.Error{Kind: provider.Invalid, Message: "parameters not set in " + v.Class.String()}
+	}
+	return nil
 }
 
 // fail notes what a failed attempt means for the volume, and returns the error to report.

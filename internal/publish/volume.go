@@ -31,10 +31,12 @@ type Volume struct {
 	Warnings []string
 	// Due says when a Publish refreshes a volume that is whole.
 	Due Due
-	// Resolve, if set, fills in Provider, Warnings, Due and what is missing of Request, after the volume was looked at. It is not
-	// called for a volume that is left as it is anyway. Its error counts as the provider's does: what the volume holds, it
-	// keeps.
+	// Resolve, if set, fills in Provider, Warnings and Due, after the volume was looked at. It is not called for a volume that
+	// is left as it is anyway. Its error counts as the provider's does: what the volume holds, it keeps.
 	Resolve func(ctx context.Context, v *Volume) error
+	// Prepare, if set, completes Request, once it is known that the provider is asked: kubelet calls for every volume about
+	// once a minute, and most of them are not due. Its error counts as Resolve's does.
+	Prepare func(ctx context.Context, v *Volume) error
 }
 
 // A Class names a SecretProviderClass.
@@ -90,7 +92,7 @@ type StatusRecorder interface {
 // An Outcome is how one call ended.
 type Outcome struct {
 	Operation Operation
-	// Volume is the caller's, with what Resolve filled in, if it got that far.
+	// Volume is the caller's, with what Resolve and Prepare filled in, if it got that far.
 	Volume *Volume
 	Result Result
 	// Err is an *Error, or nil.
