@@ -14,7 +14,6 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/status"
-	"k8s.io/klog/v2"
 
 	"keymount/internal/kubelet"
 	"keymount/internal/logging"
@@ -25,7 +24,7 @@ import (
 // Run serves the node until ctx is done. It then takes no more calls, lets those in flight end within a bound, and returns
 // nil. A part that cannot go on ends all of them: a driver that serves half of what it should must be seen to be gone.
 func Run(ctx context.Context, cfg Config) error {
-	klog.SetSlogLogger(cfg.Log) // what client-go has to say
+	hearClientGo(cfg.Log)
 	d, err := newDaemon(cfg)
 	if err != nil {
 		return err
