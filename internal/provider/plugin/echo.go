@@ -2,6 +2,8 @@ package plugin
 
 import (
 	"cmp"
+	"encoding/json"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -21,23 +23,36 @@ const (
 	// keyClientID is the one key of a nodePublishSecretRef by convention whose value is public (RFC 6749, 2.2), and without
 	// which nobody understands why an identity was refused.
 	keyClientID = "clientid"
+	// maxQuotings is how often a text is looked for that was quoted and quoted again. The secrets of a request are JSON
+	// already, that is put into an error with %q, and that into a line of a log.
+	maxQuotings = 3
+	// maxForms bounds all that is looked for, in bytes; it is far above what credentials of a usual size take.
+	maxForms = 8 << 20
 )
 
 // echoes finds the credentials of a request in what its provider says. Providers that print what they were asked into their
 // errors exist, and such a text goes to logs, Events, conditions and the records on disk. It finds what is there letter by
 // letter or quoted as Go and JSON do, by lines, so that a key is found whatever became of its line ends; not what is encoded or cut off.
-func echoes(req *provider.Request) *strings.Replacer {
-	var forms []string
+//
+// Where credentials are so large that looking for them would cost too much, nothing of the text is repeated.
+func echoes(req *provider.Request) func(string) string {
+	forms, room := map[string]bool{}, maxForms
 	add := func(text string) {
 		if len(text) < minEcho {
 			return
 		}
-		forms = append(forms, text)
-		for _, quoted := range []string{strconv.Quote(text), mustJSON(map[string]string{"": text})[len(`{"":`):]} {
-			quoted = strings.TrimSuffix(quoted, "}") // of the JSON object
-			if inside := quoted[1 : len(quoted)-1]; inside != text {
-				forms = append(forms, inside)
+		last := []string{text}
+		for quoting := 0; quoting <= maxQuotings && room > 0; quoting++ {
+			var next []string
+			for _, form := range last {
+				if forms[form] || room <= 0 {
+					continue
+				}
+				forms[form] = true
+				room -= len(form)
+				next = append(next, inside(strconv.Quote(form)), inside(mustEncode(form)))
 			}
+			last = next
 		}
 	}
 	for key, secret := range req.Secrets {
@@ -54,13 +69,29 @@ func echoes(req *provider.Request) *strings.Replacer {
 			add(part)
 		}
 	}
+	if room <= 0 {
+		return func(string) string {
+			return echoed + ": the pod's credentials are too large to be looked for in what the provider says"
+		}
+	}
 	// Where two of them begin at the same place, the first one is taken.
-	slices.SortFunc(forms, func(a, b string) int { return cmp.Compare(len(b), len(a)) })
-	pairs := make([]string, 0, 2*len(forms))
-	for _, form := range forms {
+	longest := slices.SortedFunc(maps.Keys(forms), func(a, b string) int { return cmp.Compare(len(b), len(a)) })
+	pairs := make([]string, 0, 2*len(longest))
+	for _, form := range longest {
 		pairs = append(pairs, form, echoed)
 	}
-	return strings.NewReplacer(pairs...)
+	return strings.NewReplacer(pairs...).Replace
+}
+
+func inside(quoted string) string { return quoted[1 : len(quoted)-1] }
+
+// mustEncode writes a string as JSON, which cannot fail.
+func mustEncode(text string) string {
+	out, err := json.Marshal(text)
+	if err != nil {
+		panic("encoding a string: " + err.Error())
+	}
+	return string(out)
 }
 
 // withoutEchoes takes the credentials of a request out of how its provider ended the call, before anything is cut off.
@@ -70,7 +101,7 @@ func withoutEchoes(req *provider.Request, answer *v1alpha1.MountResponse, err er
 	}
 	found := echoes(req)
 	if err == nil {
-		answer.Error.Code = found.Replace(answer.Error.Code)
+		answer.Error.Code = found(answer.Error.Code)
 		return nil
 	}
 	st, ok := status.FromError(err)
@@ -84,11 +115,11 @@ func withoutEchoes(req *provider.Request, answer *v1alpha1.MountResponse, err er
 			continue // nobody reads it
 		}
 		for key, value := range info.GetMetadata() {
-			info.Metadata[key] = found.Replace(value)
+			info.Metadata[key] = found(value)
 		}
 		details = append(details, info)
 	}
-	plain := status.New(st.Code(), found.Replace(st.Message()))
+	plain := status.New(st.Code(), found(st.Message()))
 	if detailed, err := plain.WithDetails(details...); err == nil {
 		return detailed.Err()
 	}

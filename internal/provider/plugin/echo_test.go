@@ -28,7 +28,7 @@ func echoRequest() (*provider.Request, []string) {
 		"short":        "mount",
 	}
 	req.Tokens = map[string]provider.Token{"aud": {Value: token}}
-	return req, append(strings.Split(token, "."), `"quoted" <pass\word`, `\"quoted\" <pass`, `\"quoted\" \u003cpass`, "TUlJRXZRSUJBREFOQmdr", "U2Vjb25kTGluZU9mS2V5")
+	return req, append(strings.Split(token, "."), `"quoted" <pass\word`, `\"quoted\" <pass`, `\"quoted\" \u003cpass`, `\u003cpass`, "TUlJRXZRSUJBREFOQmdr", "U2Vjb25kTGluZU9mS2V5")
 }
 
 // A provider that prints what it was asked must not carry the pod's credentials into logs, Events and conditions.
@@ -37,9 +37,13 @@ func TestErrorsDoNotRepeatCredentials(t *testing.T) {
 	var asked *v1alpha1.MountRequest
 	key := req.Secrets["key"].Reveal()
 	for name, answer := range map[string]func() (*v1alpha1.MountResponse, error){
-		"the request":        func() (*v1alpha1.MountResponse, error) { return nil, fmt.Errorf("cannot mount %v", asked) },
-		"its secrets":        func() (*v1alpha1.MountResponse, error) { return nil, errors.New("cannot mount " + asked.GetSecrets()) },
-		"its secrets quoted": func() (*v1alpha1.MountResponse, error) { return nil, fmt.Errorf("cannot mount %q", key) },
+		"the request":         func() (*v1alpha1.MountResponse, error) { return nil, fmt.Errorf("cannot mount %v", asked) },
+		"its secrets":         func() (*v1alpha1.MountResponse, error) { return nil, errors.New("cannot mount " + asked.GetSecrets()) },
+		"a key, quoted":       func() (*v1alpha1.MountResponse, error) { return nil, fmt.Errorf("cannot mount %q", key) },
+		"its secrets, quoted": func() (*v1alpha1.MountResponse, error) { return nil, fmt.Errorf("cannot mount %q", asked.GetSecrets()) },
+		"its secrets, quoted twice": func() (*v1alpha1.MountResponse, error) {
+			return nil, fmt.Errorf("cannot mount %q", fmt.Sprintf("%q", asked.GetSecrets()))
+		},
 		"raw": func() (*v1alpha1.MountResponse, error) {
 			return nil, errors.New("cannot mount " + key + req.Secrets["clientsecret"].Reveal())
 		},
@@ -99,5 +103,21 @@ func TestErrorsKeepWhatIsNoCredential(t *testing.T) {
 	_, err := client(t, socket).Fetch(deadline(t), req)
 	if err == nil || err.Error() != text || provider.KindOf(err) != provider.Internal {
 		t.Errorf("%v, of kind %v", err, provider.KindOf(err))
+	}
+}
+
+// Whoever writes a Secret decides how long the search takes, up to a bound: beyond it, the provider's words are lost, and no
+// secret is told.
+func TestErrorsOfRequestsWithHugeCredentials(t *testing.T) {
+	req := request()
+	secret := strings.Repeat(`"\<`, 300<<10)
+	req.Secrets = map[string]provider.Sensitive{"password": provider.Sensitive(secret)}
+	socket := socketPath(t)
+	serveForeign(t, socket, func(context.Context, *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+		return nil, status.Error(codes.Internal, "cannot mount "+secret[:1000])
+	})
+	_, err := client(t, socket).Fetch(deadline(t), req)
+	if err == nil || strings.Contains(err.Error(), secret[:8]) || !strings.Contains(err.Error(), "too large to be looked for") {
+		t.Errorf("%.300s", err)
 	}
 }
