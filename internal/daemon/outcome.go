@@ -8,6 +8,7 @@ import (
 
 	"keymount/internal/provider"
 	"keymount/internal/publish"
+	"keymount/internal/volume/registry"
 )
 
 // observers tells several.
@@ -25,12 +26,13 @@ type outcomeLog struct {
 	log *slog.Logger
 
 	mu sync.Mutex
-	// denied are the remedies for rights that are missing and were told. They are texts of ours, so there are few.
-	denied map[string]bool
+	// told are the remedies for what is wrong with the node or the cluster and was told. They are texts of ours, so there are
+	// few.
+	told map[string]bool
 }
 
 func newOutcomeLog(log *slog.Logger) *outcomeLog {
-	return &outcomeLog{log: log, denied: map[string]bool{}}
+	return &outcomeLog{log: log, told: map[string]bool{}}
 }
 
 func (l *outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
@@ -63,23 +65,23 @@ func (l *outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
 	}
 }
 
-// toldBefore says whether err is a missing right of which somebody who reads the log knows already: it fails every volume of
-// the node at each of its refreshes.
+// toldBefore says whether err is a missing right, or a state folder that cannot be written, of which somebody who reads the
+// log knows already: it fails every volume of the node at each of its refreshes.
 func (l *outcomeLog) toldBefore(err error) bool {
 	var e *provider.Error
-	if !errors.As(err, &e) || e.Kind != provider.Denied || e.Remedy == "" {
+	if !errors.As(err, &e) || e.Remedy == "" || e.Kind != provider.Denied && !errors.Is(err, registry.ErrUnwritten) {
 		return false
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	told := l.denied[e.Remedy]
-	l.denied[e.Remedy] = true
+	told := l.told[e.Remedy]
+	l.told[e.Remedy] = true
 	return told
 }
 
-// forget has rights that go missing later told anew.
+// forget has what goes wrong later told anew.
 func (l *outcomeLog) forget() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	clear(l.denied)
+	clear(l.told)
 }

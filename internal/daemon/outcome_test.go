@@ -8,12 +8,15 @@ import (
 
 	"keymount/internal/provider"
 	"keymount/internal/publish"
+	"keymount/internal/volume/registry"
 )
 
-// A right that is missing fails every volume of a node at each refresh: it is told once, and anew when it goes missing again.
-func TestAMissingRightIsToldOnce(t *testing.T) {
+// A right that is missing, or a state folder that is full, fails every volume of a node at each refresh: it is told once, and
+// anew when it comes back.
+func TestWhatFailsEveryVolumeIsToldOnce(t *testing.T) {
 	denied := &provider.Error{Kind: provider.Denied, Message: "writing the status", Remedy: "grant create"}
 	another := &provider.Error{Kind: provider.Denied, Message: "writing the Secret", Remedy: "grant patch"}
+	full := &provider.Error{Kind: provider.Internal, Message: "saving record", Remedy: "make room", Cause: registry.ErrUnwritten}
 	var out strings.Builder
 	l := newOutcomeLog(slog.New(slog.NewTextHandler(&out, nil)))
 	for _, step := range []struct {
@@ -25,8 +28,11 @@ func TestAMissingRightIsToldOnce(t *testing.T) {
 		{[]error{denied, another}, 1},
 		{[]error{denied, errors.New("disk full")}, 1},
 		{[]error{errors.New("disk full")}, 1},
+		{[]error{full}, 1},
+		{[]error{full, denied}, 0},
 		{nil, 0},
 		{[]error{denied}, 1},
+		{[]error{full}, 1},
 	} {
 		out.Reset()
 		l.Observe(t.Context(), publish.Outcome{Volume: &publish.Volume{}, Held: true, Result: publish.Result{Fetched: true, Unfinished: step.unfinished}})

@@ -251,7 +251,7 @@ func (r *Registry) Save(rec Record) error {
 		return nil
 	}
 	if err := r.write(fileOf(rec.Volume), data); err != nil {
-		return fmt.Errorf("saving record of volume %q: %w", rec.Volume, err)
+		return r.unwritten("saving", rec.Volume, err)
 	}
 	return nil
 }
@@ -309,7 +309,7 @@ func (r *Registry) Delete(volume string) error {
 	}
 	err := r.root.Remove(fileOf(volume))
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("deleting record of volume %q: %w", volume, err)
+		return r.unwritten("deleting", volume, err)
 	}
 	return nil
 }
