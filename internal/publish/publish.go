@@ -111,16 +111,18 @@ func (p *Publisher) Refresh(ctx context.Context, v Volume) (Result, error) {
 }
 
 // Unpublish removes the volume, its files and what is remembered of it. It needs nothing but the volume's id and target,
-// works any number of times, and first ends every Publish and Refresh of the volume that is under way.
+// works any number of times, and first ends every Publish and Refresh of the volume that is under way. A record that cannot
+// be removed is no error, but told to the Observer.
 func (p *Publisher) Unpublish(ctx context.Context, id, target string) error {
 	arrived := time.Now()
-	v := &Volume{ID: id, Target: target}
-	err := p.remove(ctx, v)
-	p.observe(ctx, Outcome{Operation: Unpublishing, Volume: v, Err: err, Took: time.Since(arrived)})
-	return err
+	o := Outcome{Operation: Unpublishing, Volume: &Volume{ID: id, Target: target}}
+	o.Err = p.remove(ctx, o.Volume, &o.Result)
+	o.Took = time.Since(arrived)
+	p.observe(ctx, o)
+	return o.Err
 }
 
-func (p *Publisher) remove(ctx context.Context, v *Volume) error {
+func (p *Publisher) remove(ctx context.Context, v *Volume, res *Result) error {
 	if err := checkPlace(v); err != nil {
 		return failed(Unpublishing, v, Undone, err)
 	}
@@ -135,7 +137,9 @@ func (p *Publisher) remove(ctx context.Context, v *Volume) error {
 	}
 	if p.cfg.Registry != nil {
 		if err := p.cfg.Registry.Delete(v.ID); err != nil {
-			return failed(Unpublishing, v, Left, err)
+			// A record on a disk that cannot be written must not keep the pod from going away: this process has forgotten the
+			// volume, and no later one believes in a volume that is not mounted.
+			res.Unfinished = append(res.Unfinished, err)
 		}
 	}
 	return nil

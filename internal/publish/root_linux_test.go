@@ -15,6 +15,7 @@ import (
 	"keymount/internal/provider"
 	"keymount/internal/publish"
 	"keymount/internal/volume"
+	"keymount/internal/volume/registry"
 	"keymount/internal/volume/volumetest"
 )
 
@@ -213,3 +214,32 @@ func TestRootSelfWrittenIsWhole(t *testing.T) {
 }
 
 func TestRootStorm(t *testing.T) { storm(t, rootBench(t), 3, 25) }
+
+// A disk that has become read-only keeps no pod from going away.
+func TestRootUnpublishWithAReadOnlyRegistry(t *testing.T) {
+	volumetest.NeedRoot(t)
+	disk := t.TempDir()
+	if err := syscall.Mount("tmpfs", disk, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Unmount(disk, syscall.MNT_DETACH) })
+	state, _, err := registry.Open(disk)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { state.Close() })
+	seen := &observer{}
+	b := newBench(t, func(c *publish.Config) { c.Registry, c.Observer = state, seen })
+	b.mustPublish()
+	b.must(syscall.Mount("", disk, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""))
+	for range 2 {
+		b.must(b.Unpublish(t.Context(), b.v.ID, b.v.Target))
+	}
+	b.wantNothing()
+	if _, ok := state.Get(b.v.ID); ok {
+		t.Error("the record is still believed")
+	}
+	if last := (*seen)[1]; last.Err != nil || len(last.Result.Unfinished) != 1 || !errors.Is(last.Result.Unfinished[0], registry.ErrUnwritten) {
+		t.Errorf("nobody was told: %+v", last)
+	}
+}
