@@ -11,10 +11,11 @@ import (
 	"k8s.io/client-go/util/flowcontrol"
 )
 
-// What this process may ask of the API server: as much as a node that starts all its pods at once needs, and no more.
+// What this process may ask of the API server: as much at once as a node needs that starts all its pods, of which managed
+// clusters allow 250 (a first mount is one write, and kubelet waits for it), and then no more than a trickle.
 const (
 	requestsPerSecond = 50
-	requestsAtOnce    = 100
+	requestsAtOnce    = 250
 )
 
 // apiConfig says how to reach the API server: by a kubeconfig, else as a pod does. It connects to nobody. All clients that
