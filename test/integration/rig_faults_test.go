@@ -22,6 +22,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keymount/api/provider/v1alpha1"
+	"keymount/internal/volume/volumetest"
 	"keymount/test/integration/apiserver"
 	"keymount/test/integration/driver"
 	"keymount/test/integration/kubelet"
@@ -166,6 +167,42 @@ func (w *watch) stop() error {
 		return errors.New("nothing was read")
 	}
 	return w.err
+}
+
+// stateFolder is a folder for a driver's state, a tiny file system of its own.
+func stateFolder(t *testing.T) string {
+	t.Helper()
+	volumetest.NeedRoot(t)
+	dir := t.TempDir()
+	if err := syscall.Mount("tmpfs", dir, "tmpfs", 0, "size=64k,mode=0700"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { syscall.Unmount(dir, syscall.MNT_DETACH) })
+	return dir
+}
+
+// remount changes the flags of a mount.
+func remount(t *testing.T, dir string, flags uintptr) {
+	t.Helper()
+	if err := syscall.Mount("", dir, "", syscall.MS_REMOUNT|flags, ""); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// fill writes a file until its file system is full.
+func fill(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Create(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	for err == nil {
+		_, err = f.Write(make([]byte, 4096))
+	}
+	if !errors.Is(err, syscall.ENOSPC) {
+		t.Fatal(err)
+	}
 }
 
 // podOf makes a pod with a volume of the class, and returns both.
