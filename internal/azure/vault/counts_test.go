@@ -3,8 +3,10 @@ package vault_test
 import (
 	"net/http"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"keymount/internal/azure/identity"
 	"keymount/internal/azure/vault"
@@ -13,11 +15,13 @@ import (
 // Requests are counted where they are sent: tries too, reads that another serves not; failures serve nobody.
 func TestCounts(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		f := newFake(func(req *http.Request, n int) (*http.Response, error) {
+		var tries atomic.Int32
+		f := newFake(func(req *http.Request, _ int) (*http.Response, error) {
+			time.Sleep(time.Second) // so that all who ask are there before the first answer
 			switch {
 			case strings.Contains(req.URL.Path, "absent"):
 				return respond(req, 404, `{"error":{"code":"SecretNotFound","message":"no"}}`), nil
-			case n <= 2:
+			case tries.Add(1) <= 2:
 				return throttled(req), nil
 			}
 			return secret(req, "value"), nil
