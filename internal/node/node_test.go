@@ -44,6 +44,7 @@ type world struct {
 	removed   map[string]string            // volume id -> target
 	used      map[string]string            // volume id -> namespace/name
 	accounts  map[string]map[string]string // namespace/name -> annotations
+	refused   error                        // of Annotations
 	proofs    []proof
 
 	accountReads int
@@ -104,6 +105,9 @@ func (w *world) Prove(_ context.Context, pod provider.Pod, text string, from tok
 
 func (w *world) Annotations(_ context.Context, namespace, name string, keys []string) (map[string]string, error) {
 	w.accountReads++
+	if w.refused != nil {
+		return nil, w.refused
+	}
 	out := map[string]string{}
 	for _, k := range keys {
 		if v, ok := w.accounts[namespace+"/"+name][k]; ok {
@@ -337,6 +341,15 @@ func TestAccountAnnotations(t *testing.T) {
 	w.accounts = map[string]map[string]string{"shop/reader": {"azure.workload.identity/client-id": "c", "secret": "x"}}
 	if v := w.last(nil); v.Request.Parameters[node.AccountAnnotations] != `{"azure.workload.identity/client-id":"c"}` {
 		t.Errorf("annotations %q", v.Request.Parameters[node.AccountAnnotations])
+	}
+	// Without the right, what does not need annotations is served; an API server that is away is another matter.
+	w.refused = &provider.Error{Kind: provider.Denied, Message: "reading annotations"}
+	if v := w.last(nil); v.Request.Parameters[node.AccountAnnotations] != "" {
+		t.Errorf("annotations %q without the right", v.Request.Parameters[node.AccountAnnotations])
+	}
+	w.refused = &provider.Error{Kind: provider.Unavailable, Message: "reading annotations"}
+	if err := w.publish(nil); err == nil || !strings.Contains(err.Error(), "reading annotations") {
+		t.Errorf("got %v", err)
 	}
 }
 
