@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"context"
 	"encoding/json"
 	"maps"
 	"os"
@@ -137,6 +138,49 @@ func TestRootKubeletComesAgain(t *testing.T) {
 	}
 	if err := r.kubelet.CleanUp(pod); err != nil {
 		t.Error(err)
+	}
+}
+
+// Kubelet gives up on a call, or is restarted during it: the answer is lost, and what comes next finds nothing half done.
+func TestRootAnswersThatAreLost(t *testing.T) {
+	claim(t, "2.6/keeps-after-non-final", "2.6/retry-is-safe")
+	r := newNode(t, driver.Options{})
+	r.driver.Start()
+	r.register()
+	r.class("app", "other", nil, "key: value")
+	p := r.provide(r.driver.Providers, "other")
+	for name, next := range map[string]func(*rig, *kubelet.Volume){
+		"the pod stays": func(r *rig, v *kubelet.Volume) {
+			r.mustPublish(v)
+			r.wantTree(v, map[string]string{"a": "a v1"})
+			r.mountAt(v)
+			r.mustUnpublish(v)
+		},
+		"the pod goes": func(r *rig, v *kubelet.Volume) { r.mustUnpublish(v) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			r := &rig{T: t, ns: r.ns, driver: r.driver, kubelet: r.kubelet}
+			ctx, giveUp := context.WithCancel(t.Context())
+			defer giveUp()
+			p.do(func(ctx context.Context, _ *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+				giveUp()
+				<-ctx.Done() // the driver does not go on for nobody
+				return nil, ctx.Err()
+			})
+			v := r.volume("app")
+			err := v.Publish(ctx)
+			if kubelet.OutcomeOf(err) != kubelet.Uncertain || v.State() != kubelet.Unsure {
+				t.Errorf("got %v, the volume is %s", err, v.State())
+			}
+			if _, err := os.Lstat(filepath.Dir(v.Target)); err != nil {
+				t.Error(err)
+			}
+			p.say(content("v1", "a"))
+			next(r, v)
+			if got := driver.Mounts(r.driver.Kubelet); len(got) > 0 {
+				t.Errorf("mounted: %v", got)
+			}
+		})
 	}
 }
 

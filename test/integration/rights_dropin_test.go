@@ -8,6 +8,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/container-storage-interface/spec/lib/go/csi"
 	corev1 "k8s.io/api/core/v1"
 
 	"keymount/internal/emulator/emulatortest"
@@ -19,7 +20,7 @@ import (
 // With exactly the arguments and the rights of upstream's releases, and its registrar, the driver serves, and asks for nothing
 // that it may not have.
 func TestRootUpstream(t *testing.T) {
-	claim(t, "12.2/csidriver-name", "12.6/unmount-is-silent", "12.8/republish-when-nothing-is-due")
+	claim(t, "12.2/csidriver-name", "12.2/sidecars", "12.6/unmount-is-silent", "12.8/republish-when-nothing-is-due")
 	for _, release := range []string{"1.5.6", "1.6.0"} {
 		for _, rotation := range []bool{true, false} {
 			t.Run(fmt.Sprintf("%s rotation %v", release, rotation), func(t *testing.T) {
@@ -32,6 +33,7 @@ func TestRootUpstream(t *testing.T) {
 					args = append(args, "--rotation-poll-interval=0s")
 				}
 				r := newUpstreamRig(t, "testdata/rbac-upstream-"+release+".yaml", args...)
+				r.sidecars()
 				r.lifeAsUpstream(rotation)
 				if got := r.forbidden("rbac-upstream-" + release); len(got) > 0 {
 					t.Errorf("forbidden: %+v", got)
@@ -43,6 +45,19 @@ func TestRootUpstream(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// sidecars asks what upstream's registrar and liveness probe ask the driver on its socket.
+func (r *rig) sidecars() {
+	r.Helper()
+	client := csi.NewIdentityClient(r.driver.Dial())
+	if info, err := client.GetPluginInfo(r.Context(), &csi.GetPluginInfoRequest{}); err != nil || info.Name != driver.Name || info.VendorVersion == "" {
+		r.Errorf("the registrar is told %v, %v", info, err)
+	}
+	// Without the field a driver counts as ready.
+	if probe, err := client.Probe(r.Context(), &csi.ProbeRequest{}); err != nil || probe.Ready != nil && !probe.Ready.Value {
+		r.Errorf("the liveness probe is told %v, %v", probe, err)
 	}
 }
 
@@ -87,18 +102,20 @@ func (r *rig) podName() string {
 func TestRootOwnRights(t *testing.T) {
 	claim(t, "12.2/rights-of-keymount")
 	user := apiserver.User(driver.Namespace, driver.ServiceAccount)
+	before := len(api.Requests(t, user))
+	forbidden := len(api.Forbidden(t, user))
 	r := newRig(t, append(withAzure("--share-reads-for=0s", "--service-account-annotations=azure.workload.identity/client-id"), rotation("1ms")...)...)
-	before := len(api.Forbidden(t, user))
-	// Tokens for an audience that the CSIDriver object does not request are proven by the keys of the API server.
 	r.emu.PutSecret(vault, "own-rights", "one")
 	r.azureClass("app", nil, "own-rights")
 	r.principal("sp")
 	api.ServiceAccount(t, r.ns, "annotated", map[string]string{"azure.workload.identity/client-id": emulatortest.ClientID})
-	pod := api.Pod(t, &corev1.Pod{Spec: corev1.PodSpec{ServiceAccountName: "annotated", NodeName: driver.Node,
-		Volumes: []corev1.Volume{kubelet.Inline("secrets", driver.Name, map[string]string{"secretProviderClass": "app",
-			kubelet.TokensKey: tokensOf(map[string]string{"vault": api.Token(t, r.ns, "annotated", apiserver.ForAudiences("vault")).Token})})}},
-		ObjectMeta: metaIn(r.ns)})
-	pod.Spec.Volumes[0].CSI.NodePublishSecretRef = &corev1.LocalObjectReference{Name: "sp"}
+	pod := api.Pod(t, &corev1.Pod{ObjectMeta: metaIn(r.ns), Spec: corev1.PodSpec{ServiceAccountName: "annotated", NodeName: driver.Node,
+		Volumes: []corev1.Volume{kubelet.Inline("secrets", driver.Name, map[string]string{"secretProviderClass": "app"})}}})
+	inline := pod.Spec.Volumes[0].CSI
+	inline.NodePublishSecretRef = &corev1.LocalObjectReference{Name: "sp"}
+	// Tokens for an audience that the CSIDriver object does not request are proven by the keys of the API server.
+	inline.VolumeAttributes[kubelet.TokensKey] = tokensOf(map[string]string{
+		"vault": api.Token(t, r.ns, "annotated", apiserver.ForAudiences("vault"), apiserver.BoundTo(pod)).Token})
 	v, err := r.kubelet.Volume(pod, "secrets")
 	if err != nil {
 		t.Fatal(err)
@@ -110,12 +127,13 @@ func TestRootOwnRights(t *testing.T) {
 	r.awaitEvent("Normal MountRotationComplete: ")
 	r.mustUnpublish(v)
 	r.driver.Stop() // Events that wait are sent
-	if got := api.Forbidden(t, user)[before:]; len(got) > 0 {
+	if got := api.Forbidden(t, user)[forbidden:]; len(got) > 0 {
 		t.Errorf("a right is missing in deploy/rbac: %+v", got)
 	}
-	asked := apiserver.Counts(api.Requests(t, user))
+	asked := apiserver.Counts(api.Requests(t, user)[before:])
 	for _, right := range []string{"get secretproviderclasses.secrets-store.csi.x-k8s.io", "watch secretproviderclasses.secrets-store.csi.x-k8s.io",
-		"create secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io", "create events", "get serviceaccounts", "watch csidrivers.storage.k8s.io"} {
+		"create secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io", "patch secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io", "create events", "get serviceaccounts",
+		"watch csidrivers.storage.k8s.io", "get /openid/v1/jwks"} {
 		if asked[right] == 0 {
 			t.Errorf("the right to %s was not needed: the test proves nothing of it, there were %v", right, asked)
 		}
@@ -141,7 +159,8 @@ metadata: {name: secretproviderclasses-rolebinding}
 roleRef: {apiGroup: rbac.authorization.k8s.io, kind: ClusterRole, name: secretproviderclasses-role}
 subjects: [{kind: ServiceAccount, name: secrets-store-csi-driver, namespace: kube-system}]
 `
-	r := newNode(t, driver.Options{Account: accountWith(t, "classes-only", rights), Args: upstreamRotation()})
+	r := newNode(t, driver.Options{Account: accountWith(t, "classes-only", rights),
+		Args: append(upstreamRotation(), "--service-account-annotations=azure.workload.identity/client-id")})
 	applyCSIDriver(t, ", tokenRequests: [{audience: vault}]")
 	r.driver.Start()
 	r.register()
@@ -164,7 +183,8 @@ subjects: [{kind: ServiceAccount, name: secrets-store-csi-driver, namespace: kub
 	for resource, line := range map[string]string{
 		"events": "Events on pods cannot be written",
 		"secretproviderclasspodstatuses.secrets-store.csi.x-k8s.io": "writing the SecretProviderClassPodStatus of pod",
-		"csidrivers.storage.k8s.io":                                 "CSIDriver",
+		"csidrivers.storage.k8s.io":                                 "the CSIDriver object cannot be read",
+		"serviceaccounts":                                           "annotations of service accounts cannot be read",
 	} {
 		if !refused[resource] {
 			t.Errorf("%s were not refused, only %v", resource, refused)
