@@ -30,6 +30,8 @@ const (
 	// keepFor is how old what is returned may be, keepFailureFor how long a failure is not tried again.
 	keepFor        = time.Minute
 	keepFailureFor = 10 * time.Second
+	// outlives is how old they may become while the API server does not answer: volumes are refreshed without it.
+	outlives = time.Hour
 	// maxKept bounds the service accounts that are kept.
 	maxKept = 1024
 	// maxValues bounds the annotations that are returned for one of them.
@@ -60,6 +62,7 @@ type Reader struct {
 type answer struct {
 	values map[string]string
 	err    error
+	read   time.Time // when the values were
 	until  time.Time
 }
 
@@ -78,7 +81,8 @@ func New(cfg Config) (*Reader, error) {
 	return &Reader{cfg: cfg, client: client, kept: map[string]answer{}}, nil
 }
 
-// Annotations returns those of the annotations keys that the service account has, at most a minute old. The map may be shared
+// Annotations returns those of the annotations keys that the service account has, at most a minute old, or an hour
+// while the API server does not answer. The map may be shared
 // with other callers, so nobody changes it. The error is an *provider.Error.
 func (r *Reader) Annotations(ctx context.Context, namespace, serviceAccount string, keys []string) (map[string]string, error) {
 	if len(keys) == 0 {
@@ -98,7 +102,7 @@ func (r *Reader) Annotations(ctx context.Context, namespace, serviceAccount stri
 	keys = slices.Clone(keys)
 	// The read goes on when its caller leaves, since others wait for it.
 	done := r.reads.DoChan(id, func() (any, error) {
-		a := r.read(namespace, serviceAccount, keys)
+		a := r.orBefore(id, r.read(namespace, serviceAccount, keys))
 		r.keep(id, a)
 		return a, nil
 	})
@@ -132,7 +136,23 @@ func (r *Reader) read(namespace, serviceAccount string, keys []string) answer {
 			"reading the annotations of service account %s/%s: they are larger than %d bytes", namespace, serviceAccount, maxValues)}
 		return answer{err: err, until: r.cfg.Now().Add(keepFailureFor)}
 	}
-	return answer{values: values, until: r.cfg.Now().Add(keepFor)}
+	now := r.cfg.Now()
+	return answer{values: values, read: now, until: now.Add(keepFor)}
+}
+
+// orBefore returns what was there before where the API server has not answered, for a while.
+func (r *Reader) orBefore(id string, a answer) answer {
+	if kind := provider.KindOf(a.err); a.err == nil || kind != provider.Unavailable && kind != provider.Throttled {
+		return a
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	before, ok := r.kept[id]
+	if age := r.cfg.Now().Sub(before.read); !ok || before.err != nil || age < 0 || age > outlives {
+		return a
+	}
+	before.until = a.until
+	return before
 }
 
 func (r *Reader) keep(id string, a answer) {

@@ -174,6 +174,43 @@ func TestFailures(t *testing.T) {
 	}
 }
 
+// An API server that is away takes no annotations from volumes that are refreshed meanwhile; one that answers does.
+func TestAnOutage(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		answer func(http.ResponseWriter)
+		away   int64 // seconds
+		kept   bool
+	}{
+		{"away", fail(503, "ServiceUnavailable", "away"), 3600, true},
+		{"throttled", fail(429, "TooManyRequests", "slow"), 3600, true},
+		{"away for too long", fail(503, "ServiceUnavailable", "away"), 3601, false},
+		{"gone", fail(404, "NotFound", "none"), 60, false},
+		{"the right was taken away", fail(403, "Forbidden", "no"), 60, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			r := newRig(t)
+			if _, err := r.Annotations(t.Context(), "ns", "sa", wanted); err != nil {
+				t.Fatal(err)
+			}
+			r.answer = tc.answer
+			r.seconds.Add(tc.away)
+			got, err := r.Annotations(t.Context(), "ns", "sa", wanted)
+			if kept := err == nil && got["a/client"] == "id"; kept != tc.kept {
+				t.Errorf("got %v, %v", got, err)
+			}
+			if tc.kept {
+				r.seconds.Add(10)
+				requests := r.requests.Load()
+				r.answer, r.annotations = nil, map[string]string{"a/client": "new"}
+				if got, err := r.Annotations(t.Context(), "ns", "sa", wanted); err != nil || got["a/client"] != "new" || r.requests.Load() != requests+1 {
+					t.Errorf("then got %v, %v", got, err)
+				}
+			}
+		})
+	}
+}
+
 func TestNamesThatNoServiceAccountCanHave(t *testing.T) {
 	r := newRig(t)
 	for _, names := range [][2]string{{"ns", ""}, {"", "sa"}, {"ns", "../secrets/x"}, {"a/b", "sa"}, {"ns", "SA"}, {"ns", strings.Repeat("a", 1000)}} {
