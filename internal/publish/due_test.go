@@ -9,6 +9,7 @@ import (
 
 	"keymount/internal/provider"
 	"keymount/internal/publish"
+	"keymount/internal/volume/registry"
 )
 
 // When a whole volume is refreshed by a Publish, told by what happened since its last success.
@@ -86,7 +87,7 @@ func TestPauseAfterFailures(t *testing.T) {
 
 // The pause is measured on the system's clock, which may jump while it lasts.
 func TestPauseSurvivesNoJump(t *testing.T) {
-	for name, jump := range map[string]time.Duration{"back": -time.Hour, "forward": time.Hour} {
+	for name, jump := range map[string]time.Duration{"back": -time.Hour, "a little back": -time.Second, "forward": time.Hour} {
 		t.Run(name, func(t *testing.T) {
 			b := newBench(t)
 			b.v.Due = publish.Due{Every: time.Minute}
@@ -99,6 +100,40 @@ func TestPauseSurvivesNoJump(t *testing.T) {
 			b.serve(content("v2", "a"))
 			if res := b.mustPublish(); !res.Fetched {
 				t.Error("a pause that no clock ends")
+			}
+		})
+	}
+}
+
+// What a record plans further ahead than any pause lasts was planned by another clock, or for another interval.
+func TestPauseBeyondAnyPlan(t *testing.T) {
+	far := time.Now().AddDate(100, 0, 0)
+	for name, change := range map[string]func(*registry.Record){
+		"the next attempt":     func(rec *registry.Record) { rec.NextDue = far },
+		"all of it":            func(rec *registry.Record) { rec.NextDue, rec.LastAttempt, rec.LastSuccess = far, far, far },
+		"beyond Go's duration": func(rec *registry.Record) { rec.NextDue = far.AddDate(900, 0, 0) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			b.v.Due = publish.Due{Every: time.Minute}
+			b.mustPublish()
+			b.skew = time.Minute
+			b.fail(errors.New("down"))
+			_, err := b.Publish(t.Context(), b.v)
+			b.wantState(err, publish.Kept)
+			rec, _ := b.cfg.Registry.Get(b.v.ID)
+			change(&rec)
+			b.must(b.cfg.Registry.Save(rec))
+			b.serve(content("v2", "a"))
+			if res := b.mustPublish(); !res.Fetched {
+				t.Error("it waits for a time that does not come")
+			}
+			if res := b.mustPublish(); res.Fetched {
+				t.Error("fetched again at once")
+			}
+			b.skew += time.Minute
+			if res := b.mustPublish(); !res.Fetched {
+				t.Error("not fetched at the next interval")
 			}
 		})
 	}
