@@ -17,11 +17,21 @@ import (
 
 // Origin says what was measured and where: commit, date, compiler and machine.
 func Origin() string {
-	commit := "unknown"
-	if out, err := exec.Command("git", "describe", "--always", "--dirty", "--exclude=*").Output(); err == nil {
-		commit = strings.TrimSpace(string(out))
+	return fmt.Sprintf("commit %s on %s with %s on %d cores", commit(), time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.NumCPU())
+}
+
+// commit is the work tree's, with "-dirty" if something else than documents was changed: one block is written before the
+// next is measured.
+func commit() string {
+	out, err := exec.Command("git", "rev-parse", "--short", "HEAD").Output()
+	if err != nil {
+		return "unknown"
 	}
-	return fmt.Sprintf("commit %s on %s with %s on %d cores", commit, time.Now().UTC().Format(time.DateOnly), runtime.Version(), runtime.NumCPU())
+	commit := strings.TrimSpace(string(out))
+	if err := exec.Command("git", "diff", "--quiet", "HEAD", "--", ":/", ":(top,exclude)docs").Run(); err != nil {
+		commit += "-dirty"
+	}
+	return commit
 }
 
 // Milliseconds is a duration as tables show it.
