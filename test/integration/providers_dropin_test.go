@@ -292,6 +292,7 @@ func TestRootProvidersErrors(t *testing.T) {
 				t.Errorf("the volume is %s, its folder: %v", v.State(), err)
 			}
 			r.wantMetric(fmt.Sprintf(`node_publish_error_total{error_type=%q,os_type="linux",provider=%q} 1`, tc.metric, name))
+			r.awaitEvent("Warning FailedToMountSecrets: ")
 			p.say(content("1", "a"))
 			r.mustPublish(v)
 			p.do(func(_ context.Context, req *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
