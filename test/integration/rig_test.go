@@ -109,18 +109,7 @@ func (r *rig) azureClass(name string, annotations map[string]string, secrets ...
 	r.class(name, "azure", annotations, "keyvaultName: "+vault, "tenantId: "+emulatortest.Tenant, objects)
 }
 
-// deleteClass removes a class.
-func (r *rig) deleteClass(name string) {
-	r.Helper()
-	if err := api.Client().Resource(classGVR).Namespace(r.ns).Delete(r.Context(), name, metav1.DeleteOptions{}); err != nil {
-		r.Fatal(err)
-	}
-}
-
-var (
-	classGVR  = schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasses"}
-	statusGVR = schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasspodstatuses"}
-)
+var statusGVR = schema.GroupVersionResource{Group: "secrets-store.csi.x-k8s.io", Version: "v1", Resource: "secretproviderclasspodstatuses"}
 
 // principal makes the Secret of a service principal.
 func (r *rig) principal(name string) {
