@@ -7,12 +7,22 @@ import (
 	"maps"
 	"runtime"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
+
+	"keymount/internal/provider"
+)
+
+// Bounds, in bytes, on what a line repeats of what the author of a pod wrote: a class's name can have 253, and kubelet tries
+// again and again.
+const (
+	maxNameLogged = 256
+	maxKeysLogged = 1024
 )
 
 // Interceptor logs how each call ended, and turns a panic into an error: the process serves every pod of the node. Calls
@@ -53,7 +63,7 @@ func about(req any) []slog.Attr {
 	case *csi.NodePublishVolumeRequest:
 		a := r.GetVolumeContext()
 		return []slog.Attr{slog.String("volume", r.GetVolumeId()), slog.String("pod", a[keyPodNamespace]+"/"+a[keyPodName]),
-			slog.String("class", a[keyClass])}
+			slog.String("class", provider.OneLine(a[keyClass], maxNameLogged))}
 	case *csi.NodeUnpublishVolumeRequest:
 		return []slog.Attr{slog.String("volume", r.GetVolumeId()), slog.String("target", r.GetTargetPath())}
 	}
@@ -64,9 +74,10 @@ func about(req any) []slog.Attr {
 func details(req any) []slog.Attr {
 	attrs := about(req)
 	if r, ok := req.(*csi.NodePublishVolumeRequest); ok {
+		keys := strings.Join(slices.Sorted(maps.Keys(r.GetVolumeContext())), " ")
 		attrs = append(attrs, slog.String("target", r.GetTargetPath()), slog.Bool("readonly", r.GetReadonly()),
 			slog.String("group", r.GetVolumeCapability().GetMount().GetVolumeMountGroup()),
-			slog.Any("attributes", slices.Sorted(maps.Keys(r.GetVolumeContext()))), slog.Int("secrets", len(r.GetSecrets())))
+			slog.String("attributes", provider.OneLine(keys, maxKeysLogged)), slog.Int("secrets", len(r.GetSecrets())))
 	}
 	return attrs
 }

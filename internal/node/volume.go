@@ -93,7 +93,7 @@ func overlay(class *classes.Class, attributes map[string]string) (map[string]str
 		if own := overrides(attributes); len(own) > 0 {
 			return nil, &provider.Error{Kind: provider.Invalid,
 				Message: fmt.Sprintf("class %s/%s locks its parameters, and the pod's volume sets %s",
-					class.Namespace, class.Name, strings.Join(own, ", ")),
+					class.Namespace, class.Name, provider.OneLine(strings.Join(own, ", "), maxKeysLogged)),
 				Remedy: "remove them from csi.volumeAttributes of the pod, or the annotation " + classes.LockParameters + " from the class"}
 		}
 	}
