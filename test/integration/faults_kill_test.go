@@ -22,8 +22,8 @@ import (
 const killSeed = "KEYMOUNT_KILL_SEED"
 
 const (
-	kills        = 40
-	killsAtLeast = 5 // in each phase
+	killsAtLeast = 40
+	cutsAtLeast  = 5 // in each phase
 	volumesInOne = 4 // in flight at once, beside one that is only refreshed
 )
 
@@ -45,27 +45,33 @@ func TestRootKills(t *testing.T) {
 		}
 	}
 	t.Logf("%s=%d", killSeed, seed)
-	r := newRig(t, rotation("1ms")...)
-	r.provide(r.driver.Providers, "numbers").counting(5 * time.Millisecond)
-	r.class("numbers", "numbers", nil, "a: b")
-	k := &killer{rig: r, rand: rand.New(rand.NewPCG(seed, 0)), spans: map[string]*span{}, cut: map[string]int{}}
-	_, k.steady = r.podOf("numbers")
-	r.mustPublish(k.steady)
-	k.readers = watchVolumes(t, k.steady.Target)
-
-	for k.measure(); k.kills < kills; {
-		k.life()
+	random := rand.New(rand.NewPCG(seed, 0))
+	kills, cut := 0, map[string]int{}
+	for _, tc := range []struct {
+		name  string
+		args  []string
+		lives int
+		kills []string // the phases in which the driver is killed
+	}{
+		{"rotation", rotation("1ms"), 9, []string{publishing, refreshing, unpublishing}},
+		// Here nothing that an interrupted publish left is mended by a refresh.
+		{"no rotation", nil, 7, []string{publishing, unpublishing}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			k := &killer{rig: newRig(t, tc.args...), rand: random, kills: tc.kills, spans: map[string]*span{}, cut: cut}
+			k.run(tc.lives)
+			kills += k.killed
+		})
 	}
-	t.Logf("%d kills, which cut %v", k.kills, k.cut)
+	t.Logf("%d kills, which cut %v", kills, cut)
+	if kills < killsAtLeast {
+		t.Errorf("%d kills, want %d", kills, killsAtLeast)
+	}
 	for _, phase := range []string{publishing, refreshing, unpublishing} {
-		if k.cut[phase] < killsAtLeast {
-			t.Errorf("%d kills cut a %s, want at least %d", k.cut[phase], phase, killsAtLeast)
+		if cut[phase] < cutsAtLeast {
+			t.Errorf("%d kills cut a %s, want at least %d", cut[phase], phase, cutsAtLeast)
 		}
 	}
-	if err := k.readers.stop(); err != nil {
-		t.Error(err)
-	}
-	k.silence()
 }
 
 // A killer takes volumes through their lives and kills the driver meanwhile.
@@ -74,9 +80,26 @@ type killer struct {
 	rand    *rand.Rand
 	steady  *kubelet.Volume // lives through it all
 	readers *watch
+	kills   []string // the phases to kill in
 	spans   map[string]*span
-	kills   int
+	killed  int
 	cut     map[string]int // kills that cut a call of the phase
+}
+
+func (k *killer) run(lives int) {
+	k.provide(k.driver.Providers, "numbers").counting(5 * time.Millisecond)
+	k.class("numbers", "numbers", nil, "a: b")
+	_, k.steady = k.podOf("numbers")
+	k.mustPublish(k.steady)
+	k.readers = watchVolumes(k.T, k.steady.Target)
+	k.measure()
+	for n := 0; n < lives || n < 2*lives && k.lacksCuts(); n++ { // more where chance aimed badly
+		k.life()
+	}
+	if err := k.readers.stop(); err != nil {
+		k.Error(err)
+	}
+	k.silence()
 }
 
 // A span is when a driver that has just started works on the calls of a phase, from the moment when kubelet begins: kubelet
@@ -92,6 +115,10 @@ func (s *span) learn(from, to time.Duration) {
 		s.to = (s.to + to) / 2
 	}
 	s.to = max(s.to, s.from+time.Millisecond)
+}
+
+func (k *killer) lacksCuts() bool {
+	return slices.ContainsFunc(k.kills, func(phase string) bool { return k.cut[phase] < cutsAtLeast })
 }
 
 // call is what kubelet asks for in a phase.
@@ -189,17 +216,29 @@ func (k *killer) life() {
 // kill kills the driver in the middle of a phase, looks at what is left, and starts another.
 func (k *killer) kill(phase string, vs []*kubelet.Volume) {
 	k.Helper()
+	if !slices.Contains(k.kills, phase) {
+		for v, err := range k.start(phase, vs)() {
+			if err != nil {
+				k.Fatalf("%s of %s: %v", phase, v.ID, err)
+			}
+		}
+		return
+	}
 	logged, when := len(k.driver.Log()), k.spans[phase]
-	point := time.NewTimer(when.from + time.Duration(k.rand.Int64N(int64(when.to-when.from))))
+	delay := when.from + time.Duration(k.rand.Int64N(int64(when.to-when.from)))
+	point := time.NewTimer(delay)
 	began := time.Now()
 	answers := k.start(phase, vs)
 	<-point.C
 	k.driver.Kill()
 	errs := answers()
-	k.kills++
+	k.killed++
 	seen := readCalls(k.driver.Log()[logged:])
+	if len(seen.taken) == 0 {
+		when.learn(delay+delay/4, 0) // too early
+	}
 	when.learn(seen.span(began))
-	if seen.cut(k.steady) && errs[k.steady] != nil {
+	if seen.cut(k.steady) && errs[k.steady] != nil && slices.Contains(k.kills, refreshing) {
 		k.cut[refreshing]++
 	}
 	for _, v := range vs {
@@ -263,7 +302,7 @@ func (k *killer) look(phase string, v *kubelet.Volume, err error) {
 	k.Helper()
 	mounts := k.mountsAt(v.Target)
 	if mounts > 1 {
-		k.Errorf("kill %d: %d mounts at %s", k.kills, mounts, v.Target)
+		k.Errorf("kill %d: %d mounts at %s", k.killed, mounts, v.Target)
 	}
 	_, readErr := readNumber(v.Target)
 	switch {
@@ -272,7 +311,7 @@ func (k *killer) look(phase string, v *kubelet.Volume, err error) {
 	case readErr == nil && mounts == 1:
 	case phase == publishing && v != k.steady && err != nil && readErr == errNoGeneration:
 	default:
-		k.Errorf("kill %d in %s, which ended with %v: %d mounts, reading it: %v", k.kills, phase, err, mounts, readErr)
+		k.Errorf("kill %d in %s, which ended with %v: %d mounts, reading it: %v", k.killed, phase, err, mounts, readErr)
 	}
 }
 
@@ -283,14 +322,14 @@ func (k *killer) retry(phase string, v *kubelet.Volume) {
 	case phase == publishing && v.State() == kubelet.Mounted, phase == unpublishing && v.State() == kubelet.NotMounted:
 	default:
 		if err := call(k.rig, phase, v); err != nil {
-			k.Fatalf("kill %d: %s on the next driver: %v", k.kills, phase, err)
+			k.Fatalf("kill %d: %s on the next driver: %v", k.killed, phase, err)
 		}
 	}
 	if phase == unpublishing {
 		return
 	}
 	if number, err := readNumber(v.Target); err != nil || k.mountsAt(v.Target) != 1 {
-		k.Fatalf("kill %d: after %s on the next driver there are number %q (%v), %d mounts", k.kills, phase, number, err, k.mountsAt(v.Target))
+		k.Fatalf("kill %d: after %s on the next driver there are number %q (%v), %d mounts", k.killed, phase, number, err, k.mountsAt(v.Target))
 	}
 }
 
@@ -303,7 +342,7 @@ func (k *killer) wantRecords(vs []*kubelet.Volume) {
 	}
 	slices.Sort(want)
 	if got, _ := k.records(k.driver.State); !slices.Equal(got, want) {
-		k.Errorf("kill %d: there are records of %v, want %v", k.kills, got, want)
+		k.Errorf("kill %d: there are records of %v, want %v", k.killed, got, want)
 	}
 }
 
