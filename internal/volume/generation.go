@@ -77,16 +77,12 @@ func (v *volume) writeFile(want *provider.File, group *int) (err error) {
 	return f.Chmod(want.Mode)
 }
 
-// swap points ..data at the generation, by one rename.
+// swap points ..data at the generation, by one rename. The new link is not called ..data_tmp before, as upstream's is: if
+// this process is killed in between and upstream's driver takes the volume over, that name would end its rotation for good.
 func (v *volume) swap(generation string) error {
-	temp := dataTemp
-	err := v.root.Symlink(generation, temp)
-	if errors.Is(err, fs.ErrExist) { // a leftover that could not be removed is no reason to fail
-		temp = newName()
-		err = v.root.Symlink(generation, temp)
-	}
-	if err != nil {
-		return fmt.Errorf("making link ..data_tmp: %w", hintLink(err))
+	temp := newName()
+	if err := v.root.Symlink(generation, temp); err != nil {
+		return fmt.Errorf("making the next ..data: %w", hintLink(err))
 	}
 	if err := v.renameOver(temp, dataLink); err != nil {
 		return fmt.Errorf("swapping ..data: %w", err)

@@ -16,7 +16,7 @@ import (
 
 const (
 	dataLink = "..data"     // -> the current generation
-	dataTemp = "..data_tmp" // the next ..data, for as long as a swap takes
+	dataTemp = "..data_tmp" // the next ..data of upstream's writer, for as long as its swap takes
 
 	folderMode fs.FileMode = 0o755
 )
