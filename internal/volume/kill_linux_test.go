@@ -146,6 +146,9 @@ func assertAfterKill(t *testing.T, s store, target string, phase int) {
 	if !ok {
 		t.Errorf("killed in phase %d: the volume is neither the old content (%s) nor the new (%s), status %+v", phase, old, young, status)
 	}
+	if _, err := os.Lstat(target + "/..data_tmp"); err == nil {
+		t.Error("..data_tmp is left, which upstream's writer never gets past")
+	}
 	must(t, s.Mount(target))
 	for _, files := range [][]provider.File{newContent(), oldContent()} {
 		mustWrite(t, target, files)
