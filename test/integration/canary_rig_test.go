@@ -16,6 +16,7 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -39,12 +40,27 @@ type aviary struct {
 func newAviary(t *testing.T, args ...string) *aviary {
 	t.Helper()
 	a := &aviary{temporary: t.TempDir()}
+	allowCores(t)
 	args = append(append(args, withAzure("--share-reads-for=0s", "-v=10", "--provider-health-check",
 		"--provider-health-check-interval=1s")...), rotation("1s")...)
 	a.rig = newRigWith(t, driver.Options{Args: args, Env: []string{"TMPDIR=" + a.temporary, "AZURE_SDK_GO_LOGGING=all",
 		"GRPC_GO_LOG_VERBOSITY_LEVEL=99", "GRPC_GO_LOG_SEVERITY_LEVEL=info", "GRPC_BINARY_LOG_FILTER=*"}})
 	a.secret = append(a.secret, newToken("the driver's own token", a.ownToken())...)
 	return a
+}
+
+// allowCores lets processes that this one starts write a core, so that one that writes none does so by itself.
+func allowCores(t *testing.T) {
+	t.Helper()
+	var was unix.Rlimit
+	err := unix.Getrlimit(unix.RLIMIT_CORE, &was)
+	if err == nil {
+		err = unix.Setrlimit(unix.RLIMIT_CORE, &unix.Rlimit{Cur: 1 << 20, Max: max(was.Max, 1<<20)})
+	}
+	if err != nil {
+		t.Fatal("allowing core dumps:", err)
+	}
+	t.Cleanup(func() { unix.Setrlimit(unix.RLIMIT_CORE, &was) })
 }
 
 // ownToken is what the driver's kubeconfig holds.
