@@ -17,7 +17,7 @@ TOOL       := $(PLAIN) go tool -modfile=tools/go.mod
 TESTSUM    := go tool -modfile=tools/go.mod gotestsum --format pkgname --hide-summary skipped
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-unit test-kill test-integration test-sanity test-recordings lint generate conformance verify bench bench-check fuzz clean
+.PHONY: help demo build test test-unit test-kill test-integration test-sanity test-recordings lint generate conformance verify bench bench-check fuzz mutants clean
 
 help: ## list the targets
 	@echo "Keymount: secrets from Azure Key Vault as files. Targets:"
@@ -99,6 +99,9 @@ bench-check: ## hold the numbers of requests and allocations to their limits; ti
 
 fuzz: ## run every fuzz target for FUZZTIME each (default 30s)
 	scripts/fuzz $(FUZZTIME)
+
+mutants: ## bring defects of upstream's back, one at a time: each must turn its test red; as root, some 10 minutes
+	go run ./test/mutants
 
 clean: ## remove what the targets made
 	rm -rf bin $(OUT)

@@ -68,6 +68,7 @@ var law = map[string][]string{
 	"cmd/keymount-driver":              {"internal/daemon", "internal/process", "internal/logging"},
 	"cmd/keyvault-emulator":            {"internal/emulator/..."},
 	"examples/demo":                    nil, // a user of the programs
+	"test/mutants":                     nil,
 }
 
 // A fence keeps a foreign library inside some packages.

@@ -87,7 +87,7 @@ func failedRotation(r *rig) {
 	p := r.scriptedClass("failing")
 	v := r.volume("failing")
 	r.mustPublish(v)
-	p.fail(status.Error(codes.PermissionDenied, "reading db: the vault says no"))
+	p.fail(status.Error(codes.Unavailable, "reading db: the vault says no"))
 	r.refreshNow(v, "failing", p, "1")
 	r.wantFiles(v, map[string]string{"a": "a v1"})
 	r.awaitEvent("Warning MountRotationFailed: SecretProviderClass failing: the volume could not be refreshed and holds what it held: reading db: the vault says no")
@@ -101,12 +101,12 @@ func failedRotation(r *rig) {
 		r.Fatalf("conditions %v", conditions)
 	}
 	c := conditions[0].(map[string]any)
-	if message, _ := c["message"].(string); c["type"] != "UpToDate" || c["status"] != "False" || c["reason"] != "Denied" || !strings.Contains(message, "the vault says no") {
+	if message, _ := c["message"].(string); c["type"] != "UpToDate" || c["status"] != "False" || c["reason"] != "Unavailable" || !strings.Contains(message, "the vault says no") {
 		r.Errorf("condition %v", c)
 	}
 	for _, texts := range [][]string{
 		{"rotation_reconcile_error_total{", `provider="failing"`, " 1"},
-		{"keymount_volume_failures_total{", `provider="failing"`, `kind="denied"`, `state="kept"`, " 1"},
+		{"keymount_volume_failures_total{", `provider="failing"`, `kind="unavailable"`, `state="kept"`, " 1"},
 	} {
 		if lines := r.metric(texts...); len(lines) != 1 {
 			r.Errorf("metrics with %q: %q", texts, lines)
