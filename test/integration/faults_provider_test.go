@@ -273,8 +273,7 @@ func much(t *testing.T, path string) {
 func crash(t *testing.T, path string) {
 	var mu sync.Mutex
 	var server *grpc.Server
-	var answer func(context.Context, *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error)
-	answer = func(ctx context.Context, _ *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+	answer := func(ctx context.Context, _ *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
 		mu.Lock()
 		defer mu.Unlock()
 		go server.Stop()

@@ -54,12 +54,6 @@ func (r *rig) upstream(trims bool, answer *v1alpha1.MountResponse) (u *upstream,
 	return u, func() { unregister(); server.Stop() }
 }
 
-func (u *upstream) say(answer *v1alpha1.MountResponse) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	u.answer = answer
-}
-
 func (u *upstream) NodeGetCapabilities(context.Context, *csi.NodeGetCapabilitiesRequest) (*csi.NodeGetCapabilitiesResponse, error) {
 	return &csi.NodeGetCapabilitiesResponse{Capabilities: []*csi.NodeServiceCapability{{Type: &csi.NodeServiceCapability_Rpc{
 		Rpc: &csi.NodeServiceCapability_RPC{Type: csi.NodeServiceCapability_RPC_STAGE_UNSTAGE_VOLUME}}}}}, nil
