@@ -101,6 +101,7 @@ fuzz: ## run every fuzz target for FUZZTIME each (default 30s)
 	scripts/fuzz $(FUZZTIME)
 
 mutants: ## bring defects of upstream's back, one at a time: each must turn its test red; as root, some 10 minutes
+	@$(PLAIN) go run -tags integration ./test/binaries/build kube-apiserver etcd >/dev/null
 	go run ./test/mutants
 
 clean: ## remove what the targets made
