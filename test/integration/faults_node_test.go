@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -253,6 +254,10 @@ func TestRootTwoPublishesAtOnce(t *testing.T) {
 			}
 			return nil
 		})
+		elapse(t, 100*time.Millisecond) // in which it would get as far as the first
+		if len(asked) > 0 {
+			t.Error("two calls for one volume work at the same time")
+		}
 		close(answer)
 		for range 2 {
 			if err := <-ended; err != nil && kubelet.OutcomeOf(err) != kubelet.Uncertain {
