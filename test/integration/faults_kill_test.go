@@ -24,7 +24,7 @@ const killSeed = "KEYMOUNT_KILL_SEED"
 const (
 	killsAtLeast = 40
 	cutsAtLeast  = 5 // in each phase
-	volumesInOne = 4 // in flight at once, beside one that is only refreshed
+	volumesInOne = 6 // in flight at once, beside one that is only refreshed
 )
 
 // The phases of a volume's life, in the words of the driver's log.
