@@ -117,9 +117,6 @@ func (s *Server) NodePublishVolume(ctx context.Context, req *csi.NodePublishVolu
 	if code := codeOf(err); code != nil {
 		return nil, code
 	}
-	if s.cfg.Rotation.Interval > 0 {
-		s.cfg.Classes.Use(m.volumeID, m.pod.Namespace, m.class)
-	}
 	return &csi.NodePublishVolumeResponse{}, nil
 }
 

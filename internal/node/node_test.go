@@ -68,10 +68,15 @@ func (w *world) Publish(ctx context.Context, v publish.Volume) (publish.Result, 
 		}
 	}
 	w.published = append(w.published, v)
+	var err error
 	if w.outcome != nil {
-		return publish.Result{}, w.outcome(v)
+		err = w.outcome(v)
 	}
-	return publish.Result{}, nil
+	var failed *publish.Error
+	if err == nil || errors.As(err, &failed) && failed.State == publish.Kept {
+		v.Holds()
+	}
+	return publish.Result{}, err
 }
 
 // stateError is what a Publisher returns; only a real one can make it.

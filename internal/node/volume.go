@@ -39,6 +39,11 @@ func (s *Server) volume(m *mount) publish.Volume {
 			return err
 		},
 		Prepare: func(ctx context.Context, v *publish.Volume) error { return s.prepare(ctx, m, class, v) },
+		Holds: func() {
+			if s.cfg.Rotation.Interval > 0 {
+				s.cfg.Classes.Use(m.volumeID, m.pod.Namespace, m.class)
+			}
+		},
 	}
 }
 

@@ -114,20 +114,13 @@ func (p *Publisher) Refresh(ctx context.Context, v Volume) (Result, error) {
 // works any number of times, and first ends every Publish and Refresh of the volume that is under way. A record that cannot
 // be removed is no error, but told to the Observer.
 func (p *Publisher) Unpublish(ctx context.Context, id, target string) error {
-	arrived := time.Now()
 	o := Outcome{Operation: Unpublishing, Volume: &Volume{ID: id, Target: target}}
-	o.Err = p.remove(ctx, o.Volume, &o.Result)
-	o.Took = time.Since(arrived)
-	p.observe(ctx, o)
+	p.take(ctx, &o, p.remove)
 	return o.Err
 }
 
-func (p *Publisher) remove(ctx context.Context, v *Volume, res *Result) error {
-	if err := checkPlace(v); err != nil {
-		return failed(Unpublishing, v, Undone, err)
-	}
-	ctx, c, end := p.begin(ctx, v.ID, Unpublishing)
-	defer end()
+func (p *Publisher) remove(ctx context.Context, c *call, o *Outcome) error {
+	v := o.Volume
 	c.cancelOthers(errUnpublished)
 	if err := c.wait(ctx); err != nil {
 		return failed(Unpublishing, v, Left, err)
@@ -139,45 +132,63 @@ func (p *Publisher) remove(ctx context.Context, v *Volume, res *Result) error {
 		if err := p.cfg.Registry.Delete(v.ID); err != nil {
 			// A record on a disk that cannot be written must not keep the pod from going away: this process has forgotten the
 			// volume, and no later one believes in a volume that is not mounted.
-			res.Unfinished = append(res.Unfinished, err)
+			o.Result.Unfinished = append(o.Result.Unfinished, err)
 		}
 	}
 	return nil
 }
 
-// do runs one call and tells how it ended.
+// do runs a Publish or Refresh.
 func (p *Publisher) do(ctx context.Context, v *Volume, op Operation) (Result, error) {
-	arrived := time.Now()
 	o := Outcome{Operation: op, Volume: v}
-	o.Err = p.take(ctx, v, op, &o)
-	o.Took = time.Since(arrived)
-	p.observe(ctx, o)
+	p.take(ctx, &o, p.work)
 	return o.Result, o.Err
 }
 
-func (p *Publisher) observe(ctx context.Context, o Outcome) {
-	if p.cfg.Observer != nil {
-		p.cfg.Observer.Observe(ctx, o)
+// take runs one call and tells how it ended, before the next one for the volume can begin: whoever remembers volumes would
+// else hear of the end of a volume first, and then of what it was before, and remember it for ever.
+func (p *Publisher) take(ctx context.Context, o *Outcome, do func(context.Context, *call, *Outcome) error) {
+	arrived := time.Now()
+	tell := func() {
+		o.Took = time.Since(arrived)
+		if p.cfg.Observer != nil {
+			p.cfg.Observer.Observe(ctx, *o)
+		}
 	}
+	if err := checkPlace(o.Volume); err != nil {
+		o.Err = failed(o.Operation, o.Volume, Undone, err)
+		tell()
+		return
+	}
+	within, c, end := p.begin(ctx, o.Volume.ID, o.Operation)
+	defer end()
+	o.Err = do(within, c, o)
+	tell()
 }
 
-// take waits for the volume's turn and works.
-func (p *Publisher) take(ctx context.Context, v *Volume, op Operation, o *Outcome) error {
-	if err := checkPlace(v); err != nil {
-		return failed(op, v, Undone, err)
-	}
-	ctx, c, end := p.begin(ctx, v.ID, op)
-	defer end()
+// work waits for the volume's turn and makes or refreshes it.
+func (p *Publisher) work(ctx context.Context, c *call, o *Outcome) error {
+	v := o.Volume
 	if !c.try() {
-		if op == Refreshing || c.refreshUnderWay() {
+		if c.op == Refreshing || c.refreshUnderWay() {
 			o.Result = Result{Busy: true}
 			return nil
 		}
 		if err := c.wait(ctx); err != nil {
-			return failed(op, v, Left, err)
+			return failed(c.op, v, Left, err)
 		}
 	}
-	return p.run(ctx, c, v, o)
+	err := p.run(ctx, c, v, o)
+	if v.Holds != nil && holds(err) {
+		v.Holds()
+	}
+	return err
+}
+
+// holds says whether a volume holds files after a call that ended with err.
+func holds(err error) bool {
+	var e *Error
+	return err == nil || errors.As(err, &e) && e.State == Kept
 }
 
 // begin enters a call; end leaves it and must be called.

@@ -37,6 +37,9 @@ type Volume struct {
 	// Prepare, if set, completes Request, once it is known that the provider is asked: kubelet calls for every volume about
 	// once a minute, and most of them are not due. Its error counts as Resolve's does.
 	Prepare func(ctx context.Context, v *Volume) error
+	// Holds, if set, is called at the end of a call that leaves the volume with files, whether it succeeded or not, and before
+	// the next call for the volume begins: what it books for the volume is booked before an Unpublish of it ends.
+	Holds func()
 }
 
 // A Class names a SecretProviderClass.
@@ -103,7 +106,8 @@ type Outcome struct {
 	Took time.Duration
 }
 
-// An Observer is told of every call before it returns, from the call's goroutine: it must not block for long.
+// An Observer is told of every call before it returns, from the call's goroutine, in the order in which the calls for one
+// volume had their turns: it must not block for long, and not call the Publisher.
 type Observer interface {
 	Observe(ctx context.Context, o Outcome)
 }
