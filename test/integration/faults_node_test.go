@@ -136,31 +136,7 @@ func TestRootRegistryLost(t *testing.T) {
 	}
 	readers := watchVolumes(t, targets...)
 	folder := filepath.Join(r.driver.State, recordsFolder)
-	damage := func(change func(path string) error) func() error {
-		return func() error {
-			paths, err := filepath.Glob(filepath.Join(folder, "*"))
-			if len(paths) != len(vs) {
-				return fmt.Errorf("there are %d records", len(paths))
-			}
-			for _, path := range paths {
-				err = errors.Join(err, change(path))
-			}
-			return err
-		}
-	}
-	for _, tc := range []struct {
-		name string
-		do   func() error
-		// unusable says that the folder stays so, and volumes are not remembered.
-		unusable bool
-	}{
-		{"nothing", func() error { return nil }, false},
-		{"folder removed", func() error { return os.RemoveAll(folder) }, false},
-		{"records cut short", damage(func(path string) error { return os.Truncate(path, 30) }), false},
-		{"records of garbage", damage(func(path string) error { return os.WriteFile(path, []byte("\x00{]"), 0o600) }), false},
-		{"records are folders", damage(func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }), false},
-		{"a file in place of the folder", func() error { return errors.Join(os.RemoveAll(folder), os.WriteFile(folder, nil, 0o600)) }, true},
-	} {
+	for _, tc := range damages(folder, len(vs)) {
 		t.Run(tc.name, func(t *testing.T) {
 			devices, asked := devicesOf(r, targets), last.Load()
 			r.driver.Stop()
@@ -211,6 +187,38 @@ func TestRootRegistryLost(t *testing.T) {
 	for _, v := range vs {
 		r.mustUnpublish(v)
 		r.wantNothing(v)
+	}
+}
+
+// A damage is something that befalls the folder of records while no driver runs.
+type damage struct {
+	name string
+	do   func() error
+	// unusable says that the folder stays so, and volumes are not remembered.
+	unusable bool
+}
+
+// damages lists what may befall a folder with so many records.
+func damages(folder string, records int) []damage {
+	each := func(change func(path string) error) func() error {
+		return func() error {
+			paths, err := filepath.Glob(filepath.Join(folder, "*"))
+			if len(paths) != records {
+				return fmt.Errorf("there are %d records", len(paths))
+			}
+			for _, path := range paths {
+				err = errors.Join(err, change(path))
+			}
+			return err
+		}
+	}
+	return []damage{
+		{"nothing", func() error { return nil }, false},
+		{"folder removed", func() error { return os.RemoveAll(folder) }, false},
+		{"records cut short", each(func(path string) error { return os.Truncate(path, 30) }), false},
+		{"records of garbage", each(func(path string) error { return os.WriteFile(path, []byte("\x00{]"), 0o600) }), false},
+		{"records are folders", each(func(path string) error { return errors.Join(os.Remove(path), os.Mkdir(path, 0o700)) }), false},
+		{"a file in place of the folder", func() error { return errors.Join(os.RemoveAll(folder), os.WriteFile(folder, nil, 0o600)) }, true},
 	}
 }
 
@@ -276,150 +284,4 @@ func TestRootTwoPublishesAtOnce(t *testing.T) {
 	if ids, _ := r.records(r.driver.State); len(ids) > 0 {
 		t.Errorf("records of %v are left", ids)
 	}
-}
-
-// During an upgrade two drivers run on a node. The later waits for the earlier, however that ends.
-func TestRootTwoDrivers(t *testing.T) {
-	r := newRig(t, rotation("1ms")...)
-	last := r.provide(r.driver.Providers, "numbers").counting(0)
-	r.class("numbers", "numbers", nil, "a: b")
-	_, v := r.podOf("numbers")
-	r.mustPublish(v)
-	device := r.device(v.Target)
-	readers := watchVolumes(t, v.Target)
-	earlier := r.driver
-	later := driver.New(t, api, driver.Options{Args: rotation("1ms")})
-	later.Kubelet, later.Providers, later.MoreProviders, later.State, later.Registration, later.Endpoint =
-		earlier.Kubelet, earlier.Providers, earlier.MoreProviders, earlier.State, earlier.Registration, earlier.Endpoint
-	for _, end := range []struct {
-		how string
-		do  func(*driver.Driver)
-	}{
-		{"stopped", (*driver.Driver).Stop},
-		{"killed", (*driver.Driver).Kill},
-	} {
-		later.Launch()
-		later.Await("the later driver to wait", func(context.Context) error {
-			code, body, err := later.Get("readyz")
-			if err == nil && (code != 503 || !strings.Contains(body, "waiting for the driver that holds "+earlier.State)) {
-				err = fmt.Errorf("readyz: %d %q", code, body)
-			}
-			return err
-		})
-		for range 10 { // a while, in which kubelet goes on to ask
-			r.mustRepublish(v)
-			if code, body, err := later.Get("healthz"); code != 200 {
-				t.Errorf("the driver that waits is not alive: %d %q, %v", code, body, err)
-			}
-			if code, body, err := earlier.Get("readyz"); code != 200 {
-				t.Errorf("the driver that serves is not ready: %d %q, %v", code, body, err)
-			}
-		}
-		if strings.Contains(later.Log(), "msg=serving") && end.how == "stopped" {
-			t.Error("the later driver serves beside the earlier")
-		}
-		end.do(earlier)
-		if _, err := r.kubelet.Register(t.Context(), r.driver.Registration); err != nil {
-			t.Fatalf("the earlier was %s: %v", end.how, err)
-		}
-		later.Await("the later driver to be ready", func(context.Context) error {
-			code, body, err := later.Get("readyz")
-			if err == nil && code != 200 {
-				err = fmt.Errorf("readyz: %d %q", code, body)
-			}
-			return err
-		})
-		before := last.Load()
-		r.mustRepublish(v)
-		if last.Load() == before {
-			t.Error("the later driver did not refresh the volume")
-		}
-		earlier, later = later, earlier
-	}
-	if got := r.device(v.Target); got != device || r.mountsAt(v.Target) != 1 {
-		t.Errorf("device %d became %d, %d mounts", device, got, r.mountsAt(v.Target))
-	}
-	if err := readers.stop(); err != nil {
-		t.Error(err)
-	}
-	r.mustUnpublish(v)
-	r.wantNothing(v)
-}
-
-// A state folder that is full or cannot be written costs the node its memory of volumes, and pods nothing.
-func TestRootStateFolderUnusable(t *testing.T) {
-	for _, tc := range []struct {
-		name    string
-		options string
-		says    string
-	}{
-		{"full", "size=64k", "no space left on device"},
-		{"read-only", "ro", "the state folder cannot be used"},
-	} {
-		t.Run(tc.name, func(t *testing.T) {
-			state := stateFolder(t)
-			r := newRigWith(t, driver.Options{Args: append(rotation("1ms"), "--state-dir="+state)})
-			r.driver.Stop()
-			filler := filepath.Join(state, "filler")
-			if tc.options == "ro" {
-				remount(t, state, syscall.MS_RDONLY)
-			} else {
-				fill(t, filler)
-			}
-			last := r.provide(r.driver.Providers, "numbers").counting(0)
-			r.class("numbers", "numbers", nil, "a: b")
-			_, v := r.podOf("numbers")
-			_, w := r.podOf("numbers")
-			logged := len(r.driver.Log())
-			r.driver.Start()
-			r.mustPublish(v)
-			r.mustPublish(w)
-			r.mustRepublish(v)
-			readers := watchVolumes(t, v.Target, w.Target)
-			device := r.device(v.Target)
-			if n := errorsWith(r.driver.Log()[logged:], tc.says); n != 1 {
-				t.Errorf("the log says %d times %q, want it once", n, tc.says)
-			}
-			r.driver.Kill() // nothing is remembered
-			r.driver.Start()
-			asked := last.Load()
-			r.mustRepublish(v)
-			if got := r.device(v.Target); got != device || last.Load() == asked {
-				t.Errorf("device %d became %d, asked %v", device, got, last.Load() != asked)
-			}
-			if _, err := r.kubelet.Register(t.Context(), r.driver.Registration); err != nil {
-				t.Fatal(err)
-			}
-			if code, body, err := r.driver.Get("readyz"); code != 200 {
-				t.Errorf("readyz: %d %q, %v", code, body, err)
-			}
-			readers.remove(w.Target)
-			r.mustUnpublish(w)
-			r.wantNothing(w)
-			if tc.options != "ro" {
-				if err := os.Remove(filler); err != nil {
-					t.Fatal(err)
-				}
-				r.mustRepublish(v)
-				if ids, _ := r.records(state); !slices.Equal(ids, []string{v.ID}) {
-					t.Errorf("with room again there are records of %v", ids)
-				}
-			}
-			if err := readers.stop(); err != nil {
-				t.Error(err)
-			}
-			r.mustUnpublish(v)
-			r.wantNothing(v)
-		})
-	}
-}
-
-// errorsWith counts lines of errors that hold a text.
-func errorsWith(log, text string) (n int) {
-	for line := range strings.Lines(log) {
-		if strings.Contains(line, "level=ERROR") && strings.Contains(line, text) {
-			n++
-		}
-	}
-	return n
 }
