@@ -26,8 +26,11 @@ const (
 	// maxQuotings is how often a text is looked for that was quoted and quoted again. The secrets of a request are JSON
 	// already, that is put into an error with %q, and that into a line of a log.
 	maxQuotings = 3
-	// maxForms bounds all that is looked for, in bytes; it is far above what credentials of a usual size take.
-	maxForms = 8 << 20
+	// maxForms bounds all that is looked for, in bytes, with perForm for what a search costs beside each form. It is far above
+	// what credentials of a usual size take. A Secret can have 1 MiB, a search costs about eight times the memory of what it
+	// looks for, and any number of pods can fail at the same moment.
+	maxForms = 1 << 20
+	perForm  = 64
 )
 
 // echoes finds the credentials of a request in what its provider says. Providers that print what they were asked into their
@@ -38,18 +41,20 @@ const (
 func echoes(req *provider.Request) func(string) string {
 	forms, room := map[string]bool{}, maxForms
 	add := func(text string) {
-		if len(text) < minEcho {
+		if len(text) < minEcho || room <= 0 {
 			return
 		}
 		last := []string{text}
-		for quoting := 0; quoting <= maxQuotings && room > 0; quoting++ {
+		for range maxQuotings + 1 {
 			var next []string
 			for _, form := range last {
-				if forms[form] || room <= 0 {
+				if forms[form] {
 					continue
 				}
+				if room -= len(form) + perForm; room <= 0 {
+					return
+				}
 				forms[form] = true
-				room -= len(form)
 				next = append(next, inside(strconv.Quote(form)), inside(mustEncode(form)))
 			}
 			last = next

@@ -106,18 +106,28 @@ func TestErrorsKeepWhatIsNoCredential(t *testing.T) {
 	}
 }
 
-// Whoever writes a Secret decides how long the search takes, up to a bound: beyond it, the provider's words are lost, and no
-// secret is told.
+// Whoever writes a Secret decides how long the search takes and what memory it needs, up to a bound: beyond it, the
+// provider's words are lost, and no secret is told.
 func TestErrorsOfRequestsWithHugeCredentials(t *testing.T) {
-	req := request()
-	secret := strings.Repeat(`"\<`, 300<<10)
-	req.Secrets = map[string]provider.Sensitive{"password": provider.Sensitive(secret)}
-	socket := socketPath(t)
-	serveForeign(t, socket, func(context.Context, *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
-		return nil, status.Error(codes.Internal, "cannot mount "+secret[:1000])
-	})
-	_, err := client(t, socket).Fetch(deadline(t), req)
-	if err == nil || strings.Contains(err.Error(), secret[:8]) || !strings.Contains(err.Error(), "too large to be looked for") {
-		t.Errorf("%.300s", err)
+	var lines strings.Builder
+	for i := range 100_000 {
+		fmt.Fprintf(&lines, "%08d\n", i)
+	}
+	for name, secret := range map[string]string{
+		"one that grows with each quoting": strings.Repeat(`"\<`, 300<<10),
+		"very many short lines":            lines.String(),
+	} {
+		t.Run(name, func(t *testing.T) {
+			req := request()
+			req.Secrets = map[string]provider.Sensitive{"password": provider.Sensitive(secret)}
+			socket := socketPath(t)
+			serveForeign(t, socket, func(context.Context, *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+				return nil, status.Error(codes.Internal, "cannot mount "+secret[:1000])
+			})
+			_, err := client(t, socket).Fetch(deadline(t), req)
+			if err == nil || strings.Contains(err.Error(), secret[:8]) || !strings.Contains(err.Error(), "too large to be looked for") {
+				t.Errorf("%.300s", err)
+			}
+		})
 	}
 }
