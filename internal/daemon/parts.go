@@ -166,4 +166,4 @@ func (d *daemon) volumeSizes() []metrics.VolumeSize {
 	return sizes
 }
 
-var _ publish.Store = budget{}
+var _ publish.Reserver = (*budget)(nil)

@@ -37,6 +37,14 @@ type Store interface {
 	Inspect(target string) (volume.Status, error)
 }
 
+// A Reserver is a Store that bounds what all volumes together may use.
+type Reserver interface {
+	Store
+	// Reserve sees to it that there is room for the files in the volume at target, until release, which is when the volume has
+	// been recorded or undone; to call it again does nothing. The error says what to do for more room.
+	Reserve(target string, files []provider.File) (release func(), err error)
+}
+
 // Config is what a Publisher works with.
 type Config struct {
 	// Provider returns the provider that goes by a name, or an error that says which there are. Required.

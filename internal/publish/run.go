@@ -45,7 +45,8 @@ func (p *Publisher) run(ctx context.Context, c *call, v *Volume, o *Outcome) (er
 		return p.fail(ctx, c.op, v, before, started, err, o)
 	}
 
-	a := &attempt{Publisher: p, ctx: ctx, v: v, before: before}
+	a := &attempt{Publisher: p, ctx: ctx, v: v, before: before, release: func() {}}
+	defer func() { a.release() }()
 	done := false
 	var cause error
 	defer func() { // also when something below panics
@@ -63,6 +64,7 @@ func (p *Publisher) run(ctx context.Context, c *call, v *Volume, o *Outcome) (er
 	}
 	done = true
 	p.recordSuccess(v, started, &o.Result)
+	a.release()
 	p.tell(ctx, v, &o.Result, bundle)
 	return nil
 }
@@ -119,6 +121,7 @@ type attempt struct {
 	before      *found
 	mountedHere bool
 	device      uint64 // of the volume, once it is there
+	release     func() // gives back what the store has reserved; may be called again
 }
 
 // fill does everything up to and including the write.
@@ -157,6 +160,9 @@ func (a *attempt) fill(res *Result) (*provider.Bundle, error) {
 	if err := a.stillThere(); err != nil {
 		return nil, err
 	}
+	if err := a.reserve(bundle); err != nil {
+		return nil, err
+	}
 	*res = Result{NewVersions: a.before.whole && !sameVersions(bundle.Versions, a.before.record.Versions), Fetched: true, First: !a.before.held, SelfWritten: bundle.SelfWritten,
 		Files: describe(bundle), Versions: bundle.Versions, Warnings: slices.Concat(a.v.Warnings, bundle.Warnings)}
 	if bundle.SelfWritten {
@@ -193,6 +199,20 @@ func (a *attempt) mount() error {
 	status, err := a.cfg.Store.Inspect(a.v.Target)
 	a.device = status.Device
 	return at(stageMount, err)
+}
+
+// reserve makes sure that there is room for what is about to be written.
+func (a *attempt) reserve(bundle *provider.Bundle) error {
+	store, ok := a.cfg.Store.(Reserver)
+	if !ok || bundle.SelfWritten {
+		return nil
+	}
+	release, err := store.Reserve(a.v.Target, bundle.Files)
+	if err != nil {
+		return at(stageMount, err)
+	}
+	a.release = release
+	return nil
 }
 
 // stillThere makes sure that nobody unmounted the volume while its content was read: what is written would otherwise end up
