@@ -27,6 +27,7 @@ const (
 const (
 	maxRefresh = 128 // bytes that are kept of the refresh annotation; a longer one is kept as its digest
 	maxQuoted  = 64  // bytes of an annotation that a warning repeats
+	perValue   = 128 // bytes that a value costs beside its own
 )
 
 // A Class is what Keymount needs to know of a SecretProviderClass. It may be shared with other callers, so nobody changes it.
@@ -58,6 +59,34 @@ func (c *Class) Check() error {
 			Remedy: "set spec.parameters of the SecretProviderClass"}
 	}
 	return nil
+}
+
+// size is about how many bytes are kept of the class; 0 for nil.
+func (c *Class) size() int {
+	if c == nil {
+		return 0
+	}
+	size := perValue + len(c.Provider)
+	count := func(values map[string]string) {
+		for key, value := range values {
+			size += perValue + len(key) + len(value)
+		}
+	}
+	count(c.Parameters)
+	for _, o := range c.SecretObjects {
+		if o == nil {
+			continue
+		}
+		size += perValue + len(o.SecretName) + len(o.Type)
+		count(o.Labels)
+		count(o.Annotations)
+		for _, d := range o.Data {
+			if d != nil {
+				size += perValue + len(d.ObjectName) + len(d.Key)
+			}
+		}
+	}
+	return size
 }
 
 // parse takes what is needed out of an object of either version, whose specs are the same.

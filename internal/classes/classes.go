@@ -34,6 +34,9 @@ const (
 	// maxVolumes bounds the bookkeeping; kubelet's own limit is some hundreds of pods. A volume beyond it is served all the
 	// same, by a read at each look-up.
 	maxVolumes = 10_000
+	// maxKept bounds what is kept of all classes, in bytes, some thousand times what one has. A class can have 1.5 MiB, and one
+	// pod can use any number; those for which there is no room are read at each look-up.
+	maxKept = 16 << 20
 
 	readTimeout = 10 * time.Second
 	patience    = 2 * time.Second
@@ -50,6 +53,8 @@ type Config struct {
 	ReadTimeout time.Duration
 	// Patience is how long a look-up waits for the API server while a last known state is held; 0 means 2 s.
 	Patience time.Duration
+	// MaxKept bounds what is kept of all classes, in bytes; 0 means 16 MiB.
+	MaxKept int
 	// Now is the clock; nil means time.Now.
 	Now func() time.Time
 }
@@ -69,6 +74,8 @@ type Classes struct {
 	feeds   map[key]*feed                // the watches that run; a whole namespace has the name ""
 	failing map[*feed]bool               // those that do not work at present
 	full    bool                         // that maxVolumes was reached has been said
+	kept    int                          // bytes of all classes in use
+	heavy   bool                         // that MaxKept was reached has been said
 }
 
 // An entry is a class in use and what was last heard of it. Its fields are guarded by Classes.mu.
@@ -78,6 +85,7 @@ type entry struct {
 	known bool
 	class *Class
 	err   *provider.Error
+	size  int // of class
 	// told counts what the watch has told, so that a read that was overtaken can be recognised.
 	told int
 }
@@ -98,6 +106,9 @@ func New(cfg Config) (*Classes, error) {
 	}
 	if cfg.ReadTimeout <= 0 {
 		cfg.ReadTimeout = readTimeout
+	}
+	if cfg.MaxKept <= 0 {
+		cfg.MaxKept = maxKept
 	}
 	if cfg.Patience <= 0 {
 		cfg.Patience = patience
@@ -160,6 +171,8 @@ func (c *Classes) release(volumeID string, k key) {
 	if e.volumes--; e.volumes > 0 {
 		return
 	}
+	c.kept -= e.size
+	c.heavy = false
 	delete(c.used[k.namespace], k.name)
 	if len(c.used[k.namespace]) == 0 {
 		delete(c.used, k.namespace)
@@ -203,7 +216,9 @@ func (c *Classes) Get(ctx context.Context, namespace, name string) (*Class, erro
 	if kind := provider.KindOf(err); held && (kind == provider.Unavailable || kind == provider.Throttled) {
 		c.mu.Lock()
 		defer c.mu.Unlock()
-		return e.result()
+		if e.known { // it can have grown too large to keep meanwhile
+			return e.result()
+		}
 	}
 	return nil, err
 }
@@ -216,9 +231,21 @@ func (e *entry) result() (*Class, error) {
 	return e.class, nil
 }
 
-// tell notes a state; exactly one of class and err is given. Classes.mu is held.
-func (e *entry) tell(class *Class, err *provider.Error) {
-	e.known, e.class, e.err = true, class, err
+// tell notes a state; exactly one of class and err is given. A class for which there is no room is not kept. c.mu is held.
+func (c *Classes) tell(e *entry, class *Class, err *provider.Error) {
+	size := class.size()
+	if c.kept-e.size+size > c.cfg.MaxKept {
+		if !c.heavy {
+			c.heavy = true
+			c.cfg.Log.Warn("the SecretProviderClasses in use are too large to keep; further ones are read at each use",
+				"limit", c.cfg.MaxKept, "class", class.Namespace+"/"+class.Name)
+		}
+		c.kept -= e.size
+		e.known, e.class, e.err, e.size = false, nil, nil, 0
+		return
+	}
+	c.kept += size - e.size
+	e.known, e.class, e.err, e.size = true, class, err, size
 }
 
 // wait reads a class, or joins those who do so already. The read goes on when its caller leaves, since others wait for it.
@@ -265,7 +292,7 @@ func (c *Classes) read(k key) (*Class, error) {
 	final := failure == nil || failure.Kind == provider.NotFound || failure.Kind == provider.Invalid
 	current := e != nil && c.used[k.namespace][k.name] == e && e.told == told
 	if current && final && (e.known || c.live(k)) {
-		e.tell(class, failure)
+		c.tell(e, class, failure)
 	}
 	if failure != nil {
 		return nil, failure

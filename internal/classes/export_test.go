@@ -19,3 +19,10 @@ func (c *Classes) Sizes() (volumes, classes, watches int) {
 }
 
 const MaxVolumes = maxVolumes
+
+// KeptBytes returns how much memory all classes are believed to take.
+func (c *Classes) KeptBytes() int {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.kept
+}

@@ -148,10 +148,11 @@ func (f *feed) note(name string, object *unstructured.Unstructured) {
 	e.told++
 	k := key{f.k.namespace, name}
 	if object == nil {
-		e.tell(nil, k.failure(apierrors.NewNotFound(schema.GroupResource{Group: v1.Group, Resource: resource}, name)))
+		f.c.tell(e, nil, k.failure(apierrors.NewNotFound(schema.GroupResource{Group: v1.Group, Resource: resource}, name)))
 		return
 	}
-	e.tell(k.parse(object))
+	class, err := k.parse(object)
+	f.c.tell(e, class, err)
 }
 
 // Live implements apiwatch.Sink.
