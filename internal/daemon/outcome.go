@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"keymount/internal/provider"
@@ -29,10 +30,12 @@ type outcomeLog struct {
 	// told are the remedies for what is wrong with the node or the cluster and was told. They are texts of ours, so there are
 	// few.
 	told map[string]bool
+	// warned are the warnings of each volume when it was last fetched: the same ones come again with every refresh.
+	warned map[string][]string
 }
 
 func newOutcomeLog(log *slog.Logger) *outcomeLog {
-	return &outcomeLog{log: log, told: map[string]bool{}}
+	return &outcomeLog{log: log, told: map[string]bool{}, warned: map[string][]string{}}
 }
 
 func (l *outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
@@ -50,9 +53,7 @@ func (l *outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
 		log.InfoContext(ctx, "volume changed", "added", len(o.Result.Change.Added), "updated", len(o.Result.Change.Updated),
 			"removed", len(o.Result.Change.Removed), "took", o.Took)
 	}
-	for _, warning := range o.Result.Warnings {
-		log.WarnContext(ctx, "warning of the provider", "warning", warning)
-	}
+	l.warn(ctx, log, o)
 	for _, err := range o.Result.Unfinished {
 		level := slog.LevelError
 		if l.toldBefore(err) {
@@ -62,6 +63,27 @@ func (l *outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
 	}
 	if o.Result.Fetched && len(o.Result.Unfinished) == 0 {
 		l.forget()
+	}
+}
+
+// warn logs what the class and the provider warn of. What a volume's last fetch warned of too is debug output.
+func (l *outcomeLog) warn(ctx context.Context, log *slog.Logger, o publish.Outcome) {
+	l.mu.Lock()
+	before := l.warned[o.Volume.ID]
+	switch {
+	case o.Err != nil: // of what was warned is not known
+	case o.Operation == publish.Unpublishing, o.Result.Fetched && len(o.Result.Warnings) == 0:
+		delete(l.warned, o.Volume.ID)
+	case o.Result.Fetched:
+		l.warned[o.Volume.ID] = o.Result.Warnings
+	}
+	l.mu.Unlock()
+	for _, warning := range o.Result.Warnings {
+		level := slog.LevelWarn
+		if slices.Contains(before, warning) {
+			level = slog.LevelDebug
+		}
+		log.Log(ctx, level, "volume has a warning", "warning", warning)
 	}
 }
 

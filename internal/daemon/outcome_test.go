@@ -41,3 +41,39 @@ func TestWhatFailsEveryVolumeIsToldOnce(t *testing.T) {
 		}
 	}
 }
+
+// A class that is annotated wrongly warns at each refresh of each of its volumes: the log has it once for each.
+func TestAWarningIsToldOncePerVolume(t *testing.T) {
+	var out strings.Builder
+	l := newOutcomeLog(slog.New(slog.NewTextHandler(&out, nil)))
+	fetched := func(warnings ...string) publish.Result { return publish.Result{Fetched: true, Warnings: warnings} }
+	for i, step := range []struct {
+		volume string
+		op     publish.Operation
+		result publish.Result
+		err    error
+		lines  int
+	}{
+		{"a", publish.Publishing, fetched("odd mode"), nil, 1},
+		{"a", publish.Publishing, fetched("odd mode"), nil, 0},
+		{"b", publish.Publishing, fetched("odd mode"), nil, 1},
+		{"a", publish.Publishing, publish.Result{}, nil, 0}, // nothing was due
+		{"a", publish.Publishing, publish.Result{}, errors.New("refused"), 0},
+		{"a", publish.Publishing, fetched("odd mode", "no key"), nil, 1},
+		{"a", publish.Publishing, fetched(), nil, 0},
+		{"a", publish.Publishing, fetched("no key"), nil, 1},
+		{"a", publish.Unpublishing, publish.Result{}, nil, 0},
+		{"a", publish.Publishing, fetched("no key"), nil, 1},
+		{"b", publish.Unpublishing, publish.Result{}, nil, 0},
+		{"a", publish.Unpublishing, publish.Result{}, nil, 0},
+	} {
+		out.Reset()
+		l.Observe(t.Context(), publish.Outcome{Operation: step.op, Volume: &publish.Volume{ID: step.volume}, Held: true, Result: step.result, Err: step.err})
+		if n := strings.Count(out.String(), "volume has a warning"); n != step.lines {
+			t.Errorf("step %d: %d lines, want %d: %s", i, n, step.lines, &out)
+		}
+	}
+	if len(l.warned) != 0 {
+		t.Errorf("kept of volumes that are gone: %v", l.warned)
+	}
+}

@@ -27,8 +27,15 @@ func (d *daemon) openState(ctx context.Context) (*state, error) {
 		d.readiness.Met(kubelet.LockHeld, "there is no state folder to lock")
 		return &state{registry: registry.InMemory()}, nil
 	}
-	d.readiness.Unmet(kubelet.LockHeld, "waiting for the driver that holds "+dir)
-	lock, err := registry.AcquireLock(ctx, dir)
+	// Once without a wait: who has no /readyz must be told too what the driver waits for.
+	once, cancel := context.WithTimeout(ctx, 0)
+	lock, err := registry.AcquireLock(once, dir)
+	cancel()
+	if errors.Is(err, context.DeadlineExceeded) && ctx.Err() == nil {
+		log.Warn("waiting for the driver that holds the state folder: this one serves as soon as that one has ended", "folder", dir)
+		d.readiness.Unmet(kubelet.LockHeld, "waiting for the driver that holds "+dir)
+		lock, err = registry.AcquireLock(ctx, dir)
+	}
 	switch {
 	case errors.Is(err, context.Canceled):
 		return nil, err

@@ -63,7 +63,7 @@ func about(req any) []slog.Attr {
 	case *csi.NodePublishVolumeRequest:
 		a := r.GetVolumeContext()
 		return []slog.Attr{slog.String("volume", r.GetVolumeId()), slog.String("pod", a[keyPodNamespace]+"/"+a[keyPodName]),
-			slog.String("class", provider.OneLine(a[keyClass], maxNameLogged))}
+			slog.String("class", a[keyPodNamespace]+"/"+provider.OneLine(a[keyClass], maxNameLogged))}
 	case *csi.NodeUnpublishVolumeRequest:
 		return []slog.Attr{slog.String("volume", r.GetVolumeId()), slog.String("target", r.GetTargetPath())}
 	}

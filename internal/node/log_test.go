@@ -26,6 +26,17 @@ func TestLogsAreBounded(t *testing.T) {
 	}
 }
 
+// Lines of the driver name a class by its namespace and name, so that one search finds them all.
+func TestFailedCallNamesItsClass(t *testing.T) {
+	w := newWorld(t)
+	if err := w.publish(func(r *csi.NodePublishVolumeRequest) { r.Readonly = false }); err == nil {
+		t.Fatal("no error")
+	}
+	if log := w.log.String(); !strings.Contains(log, `msg="call failed" volume=csi-1 pod=shop/web-1 class=shop/db `) {
+		t.Errorf("%s", log)
+	}
+}
+
 // A message that names them must have room for what to do about it.
 func TestLockedParametersAreNamedUpToABound(t *testing.T) {
 	w := newWorld(t)

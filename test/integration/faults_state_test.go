@@ -4,6 +4,7 @@ package integration
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -42,6 +43,12 @@ func TestRootTwoDrivers(t *testing.T) {
 				err = fmt.Errorf("readyz: %d %q", code, body)
 			}
 			return err
+		})
+		later.Await("the later driver to log what it waits for", func(context.Context) error {
+			if !strings.Contains(later.Log(), "waiting for the driver that holds the state folder") {
+				return errors.New("nothing is logged")
+			}
+			return nil
 		})
 		for range 10 { // a while, in which kubelet goes on to ask
 			r.mustRepublish(v)
