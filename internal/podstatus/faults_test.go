@@ -331,3 +331,25 @@ func TestAdmissionThatChangesObjects(t *testing.T) {
 		b.wantAsked("POST web-shop-db")
 	})
 }
+
+// What others put into an object's conditions stays, within reason: it is kept in memory for as long as the volume is there.
+func TestOthersConditionsAreKeptWithinReason(t *testing.T) {
+	for name, tc := range map[string]struct {
+		size int
+		kept bool
+	}{"some": {1 << 10, true}, "too much": {1 << 20, false}} {
+		t.Run(name, func(t *testing.T) {
+			in(t, func(t *testing.T, b *bench) {
+				v := volumeOf("web", "db", "v")
+				b.record(v, first("a=1"))
+				b.put("web-shop-db", strings.Replace(b.object("web-shop-db"), `"conditions":[`,
+					`"conditions":[{"type":"Theirs","message":"`+strings.Repeat("x", tc.size)+`"},`, 1))
+				b.recordFailure(v, errors.New("down"))
+				got := b.object("web-shop-db", "status", "conditions")
+				if strings.Contains(got, "Theirs") != tc.kept || !strings.Contains(got, `"False"`) {
+					t.Errorf("conditions %.300s", got)
+				}
+			})
+		})
+	}
+}

@@ -5,6 +5,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,6 +21,9 @@ const (
 	nodeLabel = "internal.secrets-store.csi.k8s.io/node-name"
 	maxName   = 253 // of an object
 	keptName  = 236 // of the plain name, before '-' and 16 digits
+	// maxConditions bounds what is kept of others' conditions, in bytes, for as long as the volume is there: whoever may write
+	// the object could have 1.5 MiB kept for each. With more, the next write leaves ours alone.
+	maxConditions = 16 << 10
 )
 
 // A sum stands for a list of objects.
@@ -193,6 +197,9 @@ func (rec *record) read(object *unstructured.Unstructured, node string) known {
 		k.condition.status, _ = fields["status"].(string)
 		k.condition.reason, _ = fields["reason"].(string)
 		k.condition.since, _ = fields["lastTransitionTime"].(string)
+	}
+	if text, err := json.Marshal(k.conditions); err != nil || len(text) > maxConditions {
+		k.conditions = nil
 	}
 	k.repair = rec.repair(object, status, node)
 	return k
