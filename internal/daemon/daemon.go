@@ -89,7 +89,9 @@ func (d *daemon) serveCSI(ctx context.Context, st *state) error {
 		defer stop()
 		return d.register(ctx)
 	})
-	return group.Wait()
+	err = group.Wait()
+	d.cfg.Log.Info("stopped serving", "volumes", len(st.registry.All()))
+	return err
 }
 
 // register makes the driver known once it serves, until ctx is done.

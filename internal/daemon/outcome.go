@@ -32,17 +32,21 @@ type outcomeLog struct {
 	told map[string]bool
 	// warned are the warnings of each volume when it was last fetched: the same ones come again with every refresh.
 	warned map[string][]string
+	// stale are the volumes whose last refresh failed.
+	stale map[string]bool
 }
 
 func newOutcomeLog(log *slog.Logger) *outcomeLog {
-	return &outcomeLog{log: log, told: map[string]bool{}, warned: map[string][]string{}}
+	return &outcomeLog{log: log, told: map[string]bool{}, warned: map[string][]string{}, stale: map[string]bool{}}
 }
 
 func (l *outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
 	log := l.log.With("volume", o.Volume.ID, "pod", o.Volume.Request.Pod.Namespace+"/"+o.Volume.Request.Pod.Name, "class", o.Volume.Class.String())
 	var failed *publish.Error
+	kept := errors.As(o.Err, &failed) && failed.State == publish.Kept
+	recovered := l.recovered(o, kept)
 	switch {
-	case errors.As(o.Err, &failed) && failed.State == publish.Kept:
+	case kept:
 		log.WarnContext(ctx, "volume keeps its files, it could not be refreshed", "err", o.Err)
 	case o.Err != nil:
 	case o.Operation == publish.Unpublishing:
@@ -52,6 +56,8 @@ func (l *outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
 	case !o.Result.Change.Empty():
 		log.InfoContext(ctx, "volume changed", "added", len(o.Result.Change.Added), "updated", len(o.Result.Change.Updated),
 			"removed", len(o.Result.Change.Removed), "took", o.Took)
+	case recovered:
+		log.InfoContext(ctx, "volume is refreshed again, nothing changed", "took", o.Took)
 	}
 	l.warn(ctx, log, o)
 	for _, err := range o.Result.Unfinished {
@@ -64,6 +70,21 @@ func (l *outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
 	if o.Result.Fetched && len(o.Result.Unfinished) == 0 {
 		l.forget()
 	}
+}
+
+// recovered says whether the volume was refreshed after it could not be, and remembers what the next call needs to know.
+func (l *outcomeLog) recovered(o publish.Outcome, kept bool) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	stale := l.stale[o.Volume.ID]
+	switch {
+	case kept && o.Operation == publish.Publishing:
+		l.stale[o.Volume.ID] = true
+	case o.Err == nil && (o.Result.Fetched || o.Operation == publish.Unpublishing):
+		delete(l.stale, o.Volume.ID)
+		return stale
+	}
+	return false
 }
 
 // warn logs what the class and the provider warn of. What a volume's last fetch warned of too is debug output.

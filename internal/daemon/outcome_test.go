@@ -8,6 +8,7 @@ import (
 
 	"keymount/internal/provider"
 	"keymount/internal/publish"
+	"keymount/internal/volume"
 	"keymount/internal/volume/registry"
 )
 
@@ -75,5 +76,43 @@ func TestAWarningIsToldOncePerVolume(t *testing.T) {
 	}
 	if len(l.warned) != 0 {
 		t.Errorf("kept of volumes that are gone: %v", l.warned)
+	}
+}
+
+// Who reads that a volume could not be refreshed reads also when it was, even if nothing had changed.
+func TestRecoveryIsTold(t *testing.T) {
+	var out strings.Builder
+	l := newOutcomeLog(slog.New(slog.NewTextHandler(&out, nil)))
+	kept, undone := &publish.Error{State: publish.Kept, Cause: errors.New("refused")}, &publish.Error{State: publish.Undone, Cause: errors.New("refused")}
+	fetched, changed := publish.Result{Fetched: true}, publish.Result{Fetched: true, Change: volume.Change{Added: []string{"a"}}}
+	for i, step := range []struct {
+		volume string
+		op     publish.Operation
+		result publish.Result
+		err    error
+		want   string
+	}{
+		{"a", publish.Publishing, fetched, nil, ""},
+		{"a", publish.Publishing, publish.Result{}, kept, "could not be refreshed"},
+		{"b", publish.Publishing, fetched, nil, ""},
+		{"a", publish.Publishing, publish.Result{}, nil, ""}, // nothing was due
+		{"a", publish.Publishing, publish.Result{}, kept, "could not be refreshed"},
+		{"a", publish.Publishing, fetched, nil, "volume is refreshed again"},
+		{"a", publish.Publishing, fetched, nil, ""},
+		{"a", publish.Publishing, publish.Result{}, kept, "could not be refreshed"},
+		{"a", publish.Publishing, changed, nil, "volume changed"},
+		{"a", publish.Publishing, fetched, nil, ""},
+		{"b", publish.Publishing, publish.Result{}, undone, ""},
+		{"a", publish.Publishing, publish.Result{}, kept, "could not be refreshed"},
+		{"a", publish.Unpublishing, publish.Result{}, nil, "volume removed"},
+	} {
+		out.Reset()
+		l.Observe(t.Context(), publish.Outcome{Operation: step.op, Volume: &publish.Volume{ID: step.volume}, Held: true, Result: step.result, Err: step.err})
+		if got := out.String(); strings.Count(got, "\n") != min(1, len(step.want)) || !strings.Contains(got, step.want) {
+			t.Errorf("step %d: %q, want %q", i, got, step.want)
+		}
+	}
+	if len(l.stale) != 0 {
+		t.Errorf("kept of volumes that are gone: %v", l.stale)
 	}
 }

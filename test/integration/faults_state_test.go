@@ -63,6 +63,9 @@ func TestRootTwoDrivers(t *testing.T) {
 			t.Error("the later driver serves beside the earlier")
 		}
 		end.do(earlier)
+		if said := strings.Contains(earlier.Log(), "stopped serving"); said != (end.how == "stopped") {
+			t.Errorf("the driver was %s, and its log says that it stopped: %v", end.how, said)
+		}
 		if _, err := r.kubelet.Register(t.Context(), r.driver.Registration); err != nil {
 			t.Fatalf("the earlier was %s: %v", end.how, err)
 		}
