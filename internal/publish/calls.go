@@ -8,10 +8,11 @@ import (
 	"keymount/internal/provider"
 )
 
-// calls puts the calls for one volume in a line: one works, the others wait for their turn or go away.
+// calls puts the calls for one volume in a line: one works, the others wait for their turn or go away. A volume is known by
+// its target here, because that is what two calls would mount on twice, whatever ids they come with.
 type calls struct {
 	mu       sync.Mutex
-	byVolume map[string]*line // by volume id; only volumes with a call under way
+	byTarget map[string]*line // only volumes with a call under way
 }
 
 type line struct {
@@ -23,7 +24,7 @@ type line struct {
 // A call is one Publish, Refresh or Unpublish under way.
 type call struct {
 	all    *calls
-	id     string
+	target string
 	line   *line
 	op     Operation
 	cancel context.CancelCauseFunc
@@ -31,16 +32,16 @@ type call struct {
 }
 
 // enter adds a call to the line of its volume. The context ends when another call cancels this one.
-func (cs *calls) enter(ctx context.Context, id string, op Operation) (context.Context, *call) {
+func (cs *calls) enter(ctx context.Context, target string, op Operation) (context.Context, *call) {
 	ctx, cancel := context.WithCancelCause(ctx)
 	cs.mu.Lock()
 	defer cs.mu.Unlock()
-	l := cs.byVolume[id]
+	l := cs.byTarget[target]
 	if l == nil {
 		l = &line{turn: make(chan struct{}, 1), members: map[*call]struct{}{}}
-		cs.byVolume[id] = l
+		cs.byTarget[target] = l
 	}
-	c := &call{all: cs, id: id, line: l, op: op, cancel: cancel}
+	c := &call{all: cs, target: target, line: l, op: op, cancel: cancel}
 	l.members[c] = struct{}{}
 	return ctx, c
 }
@@ -74,7 +75,7 @@ func (c *call) leave() {
 	defer c.all.mu.Unlock()
 	delete(c.line.members, c)
 	if len(c.line.members) == 0 {
-		delete(c.all.byVolume, c.id)
+		delete(c.all.byTarget, c.target)
 	}
 	if c.works {
 		c.line.whole = false

@@ -72,6 +72,7 @@ func TestFailedFirstMountLeavesNothing(t *testing.T) {
 			want: "parameters not set in shop/db"},
 		"no id":                  {change: func(v *publish.Volume) { v.ID = "" }, kind: provider.Invalid, want: "no id"},
 		"a target with a way up": {change: func(v *publish.Volume) { v.Target += "/x/.." }, kind: provider.Invalid, want: "not an absolute, clean path"},
+		"the root folder":        {change: func(v *publish.Volume) { v.Target = "/" }, kind: provider.Invalid, want: "below the root folder"},
 		"a relative target":      {change: func(v *publish.Volume) { v.Target = "mount" }, kind: provider.Invalid, want: `"mount"`},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -53,3 +53,32 @@ func TestWhatIsToldOfAVolumeIsInTheOrderOfItsCalls(t *testing.T) {
 		b.wantNothing()
 	})
 }
+
+// Two calls for one target must not mount on it twice, or one undo what the other has made, whatever ids they come with.
+func TestOneTargetHasOneCallAtATime(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBench(t)
+		g := newGate(answering(content("v1", "a")))
+		b.provider = g
+		other := b.v
+		other.ID = "csi-2"
+		first := background(func() (publish.Result, error) { return b.Publish(t.Context(), b.v) })
+		<-g.entered
+		second := background(func() (publish.Result, error) { return b.Publish(t.Context(), other) })
+		synctest.Wait()
+		select {
+		case <-g.entered:
+			t.Error("both are at work")
+		default:
+		}
+		close(g.proceed)
+		if o := <-first; o.err != nil {
+			t.Errorf("the first: %v", o.err)
+		}
+		<-g.entered // the other's own: it has no record of the volume
+		if o := <-second; o.err != nil {
+			t.Errorf("the second: %v", o.err)
+		}
+		b.wantFiles(map[string]string{"a": "a v1"})
+	})
+}

@@ -94,7 +94,7 @@ func New(cfg Config) *Publisher {
 			}
 			return id
 		}),
-		calls:   calls{byVolume: map[string]*line{}},
+		calls:   calls{byTarget: map[string]*line{}},
 		fetches: places{limit: cfg.Fetches, byProvider: map[string]chan struct{}{}},
 	}
 }
@@ -168,7 +168,7 @@ func (p *Publisher) take(ctx context.Context, o *Outcome, do func(context.Contex
 		tell()
 		return
 	}
-	within, c, end := p.begin(ctx, o.Volume.ID, o.Operation)
+	within, c, end := p.begin(ctx, o.Volume.Target, o.Operation)
 	defer end()
 	o.Err = do(within, c, o)
 	tell()
@@ -200,9 +200,9 @@ func holds(err error) bool {
 }
 
 // begin enters a call; end leaves it and must be called.
-func (p *Publisher) begin(ctx context.Context, id string, op Operation) (context.Context, *call, func()) {
+func (p *Publisher) begin(ctx context.Context, target string, op Operation) (context.Context, *call, func()) {
 	ctx, stop := context.WithTimeoutCause(ctx, p.cfg.Deadline, errDeadline{p.cfg.Deadline})
-	ctx, c := p.calls.enter(ctx, id, op)
+	ctx, c := p.calls.enter(ctx, target, op)
 	return ctx, c, func() { c.leave(); stop() }
 }
 
@@ -210,8 +210,8 @@ func checkPlace(v *Volume) error {
 	switch {
 	case v.ID == "":
 		return &provider.Error{Kind: provider.Invalid, Message: "the volume has no id"}
-	case !filepath.IsAbs(v.Target) || filepath.Clean(v.Target) != v.Target:
-		return &provider.Error{Kind: provider.Invalid, Message: fmt.Sprintf("the target path %q is not an absolute, clean path", v.Target)}
+	case !filepath.IsAbs(v.Target) || filepath.Clean(v.Target) != v.Target || filepath.Dir(v.Target) == v.Target:
+		return &provider.Error{Kind: provider.Invalid, Message: fmt.Sprintf("the target path %q is not an absolute, clean path below the root folder", v.Target)}
 	}
 	return nil
 }

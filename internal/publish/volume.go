@@ -14,9 +14,9 @@ import (
 
 // A Volume is one volume of one pod, and what it is to hold.
 type Volume struct {
-	// ID is the volume's id: what locks and records go by.
+	// ID is the volume's id: what records go by.
 	ID string
-	// Target is where the volume is, an absolute path.
+	// Target is where the volume is, an absolute path: what locks go by.
 	Target string
 	// Provider is the name of the provider, as in the class.
 	Provider string
