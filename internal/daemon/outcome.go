@@ -78,7 +78,7 @@ func (l *outcomeLog) recovered(o publish.Outcome, kept bool) bool {
 	defer l.mu.Unlock()
 	stale := l.stale[o.Volume.ID]
 	switch {
-	case kept && o.Operation == publish.Publishing:
+	case kept && o.Operation != publish.Unpublishing:
 		l.stale[o.Volume.ID] = true
 	case o.Err == nil && (o.Result.Fetched || o.Operation == publish.Unpublishing):
 		delete(l.stale, o.Volume.ID)
