@@ -128,6 +128,7 @@ func (h *Health) Serve(ctx context.Context, l net.Listener) error {
 		MaxHeaderBytes:    8 << 10,
 		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
 	}
+	socket.Bound(server)
 	server.SetKeepAlivesEnabled(false) // as kubelet's probes have it; nobody can hold connections open
 	ended := make(chan error, 1)
 	go func() { ended <- server.Serve(l) }()

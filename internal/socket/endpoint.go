@@ -1,5 +1,6 @@
 // Package socket is where the programs serve: an endpoint as flags name it, and a unix socket that is for its owner only,
-// replaces what a former process left, and never removes what a later one has put there. It imports nothing of the module.
+// replaces what a former process left, and never removes what a later one has put there; and how many connections a server
+// may have that answers everybody. It imports nothing of the module.
 // Endpoints are values; a listener may be used from any number of goroutines.
 package socket
 
