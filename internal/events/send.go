@@ -109,7 +109,7 @@ func (r *Recorder) done(n *note, err error) {
 	r.mu.Unlock()
 	switch {
 	case err != nil && !was:
-		args := []any{"pod", n.namespace + "/" + n.pod, "reason", n.reason, "error", bounded(err.Error(), maxMessage)}
+		args := []any{"pod", n.namespace + "/" + n.pod, "reason", n.reason, "err", bounded(err.Error(), maxMessage)}
 		if apierrors.IsForbidden(err) {
 			args = append(args, "remedy", "the driver's service account needs create and patch on events, which the ClusterRole "+
 				"secretproviderclasses-role grants")

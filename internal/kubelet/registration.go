@@ -89,7 +89,7 @@ func (r *Registration) Run(ctx context.Context) error {
 // bindAnew makes the socket again after it was lost to cause. It tries until it has it, or returns nil when ctx is done.
 func (r *Registration) bindAnew(ctx context.Context, cause error, pause *time.Duration) *socket.UnixListener {
 	for {
-		r.cfg.Log.Warn("registering with kubelet anew", "socket", r.Socket(), "error", cause.Error())
+		r.cfg.Log.Warn("registering with kubelet anew", "socket", r.Socket(), "err", cause.Error())
 		l, err := socket.ListenUnix(r.Socket())
 		if err == nil {
 			r.cfg.Readiness.Unmet(Registered, cause.Error()+"; kubelet has not called "+r.Socket()+" since")
@@ -194,7 +194,7 @@ func (r *Registration) NotifyRegistrationStatus(ctx context.Context, s *register
 	} else {
 		why := clean(s.GetError())
 		r.cfg.Readiness.Unmet(Registered, "kubelet refused the driver: "+why)
-		r.cfg.Log.WarnContext(ctx, "kubelet refused the driver", "driver", r.cfg.DriverName, "endpoint", r.cfg.KubeletPath, "error", why)
+		r.cfg.Log.WarnContext(ctx, "kubelet refused the driver", "driver", r.cfg.DriverName, "endpoint", r.cfg.KubeletPath, "err", why)
 	}
 	select {
 	case r.told <- struct{}{}:

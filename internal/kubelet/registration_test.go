@@ -236,7 +236,7 @@ func TestRegistrationIsRefused(t *testing.T) {
 		t.Error("it makes a new socket although kubelet has registered the driver")
 	default:
 	}
-	if !strings.Contains(r.log.String(), `error="no such node"`) {
+	if !strings.Contains(r.log.String(), `err="no such node"`) {
 		t.Errorf("the refusal is not logged: %s", r.log.String())
 	}
 }

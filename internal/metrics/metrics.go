@@ -123,7 +123,7 @@ type scrapeLog struct{ log *slog.Logger }
 
 // Println implements promhttp.Logger.
 func (l scrapeLog) Println(v ...any) {
-	l.log.Warn("scrape of metrics failed", "error", fmt.Sprint(v...))
+	l.log.Warn("scrape of metrics failed", "err", fmt.Sprint(v...))
 }
 
 // providerLabel is the label of a provider's name: "" for none, "unknown" for one that nobody has found here.

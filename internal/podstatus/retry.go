@@ -20,7 +20,7 @@ func (r *Recorder) Run(ctx context.Context) error {
 		rec, wait := r.next()
 		for ; rec != nil && ctx.Err() == nil; rec, wait = r.next() {
 			if err := r.write(ctx, rec); err != nil && ctx.Err() == nil {
-				r.cfg.Log.Debug("a status object still cannot be written", "volume", rec.id, "error", err)
+				r.cfg.Log.Debug("a status object still cannot be written", "volume", rec.id, "err", err)
 			}
 		}
 		timer.Reset(wait)

@@ -69,7 +69,7 @@ func (f *Folders) check(ctx context.Context, name string) {
 		f.cfg.Log.InfoContext(ctx, "provider is healthy", "provider", name,
 			"runtime", info.RuntimeName, "version", info.RuntimeVersion)
 	default:
-		f.cfg.Log.WarnContext(ctx, "provider is not healthy", "provider", name, "error", err.Error())
+		f.cfg.Log.WarnContext(ctx, "provider is not healthy", "provider", name, "err", err.Error())
 	}
 }
 

@@ -51,7 +51,7 @@ func TestHealthIsLoggedWhenItChanges(t *testing.T) {
 	}{
 		{nil, true, `msg="provider is healthy" provider=p runtime="theirs " version=9`},
 		{nil, true, ""},
-		{errors.New("no disk"), false, `msg="provider is not healthy" provider=p error="no disk"`},
+		{errors.New("no disk"), false, `msg="provider is not healthy" provider=p err="no disk"`},
 		{errors.New("no disk"), false, ""},
 		{nil, true, "provider is healthy"},
 	} {

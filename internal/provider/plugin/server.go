@@ -137,7 +137,7 @@ func (s *Server) intercept(ctx context.Context, in any, info *grpc.UnaryServerIn
 		if strings.HasPrefix(info.FullMethod, "/"+v1alpha1.CSIDriverProvider_ServiceDesc.ServiceName+"/") {
 			st = toStatus(err)
 		}
-		s.log.WarnContext(ctx, "call failed", append(attrs, "kind", provider.KindOf(err).String(), "error", st.Message())...)
+		s.log.WarnContext(ctx, "call failed", append(attrs, "kind", provider.KindOf(err).String(), "err", st.Message())...)
 		return nil, st.Err()
 	}
 	if c.bundle == nil {
