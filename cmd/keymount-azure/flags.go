@@ -43,7 +43,7 @@ func parse(args []string, out io.Writer) (*options, error) {
 	flags.BoolVar(&opt.separateFiles, "write-cert-and-key-in-separate-files", false,
 		"also write NAME.crt and NAME.key for a secret that is a certificate")
 	flags.DurationVar(&opt.shareReadsFor, "share-reads-for", azure.DefaultShareFor,
-		"a read that began up to this `long` before a mount may serve it, for the same identity only; 0s shares only reads in flight")
+		"a read that began up to this `time` before a mount may serve it, for the same identity only; 0s shares only reads in flight")
 	opt.log.Register(flags)
 	refused := ""
 	for _, name := range later() {

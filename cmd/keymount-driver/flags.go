@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"flag"
+	"fmt"
 	"io"
 	"strings"
 	"time"
@@ -51,7 +52,7 @@ func parse(args []string, getenv func(string) string, out io.Writer) (*options, 
 		printHelp(out, flags, groups)
 		return nil, err
 	case err != nil:
-		return nil, usageError{err}
+		return nil, usageError{explain(flags, err)}
 	}
 	flags.Visit(func(f *flag.Flag) { in.given[f.Name] = true })
 	in.azure.CloudFile = getenv("AZURE_ENVIRONMENT_FILEPATH")
@@ -60,6 +61,16 @@ func parse(args []string, getenv func(string) string, out io.Writer) (*options, 
 		return nil, usageError{err}
 	}
 	return opt, nil
+}
+
+// explain adds what a duration looks like to the flag package's "parse error": who gives none, gives seconds.
+func explain(flags *flag.FlagSet, err error) error {
+	flags.VisitAll(func(f *flag.Flag) {
+		if kind, _ := flag.UnquoteUsage(f); kind == "time" && strings.Contains(err.Error(), " for flag -"+f.Name+": ") {
+			err = fmt.Errorf("%w (give a time with its unit, such as 2m)", err)
+		}
+	})
+	return err
 }
 
 // A group is flags that belong together in help.
@@ -100,7 +111,7 @@ func register(flags *flag.FlagSet, opt *options, in *raw) []group {
 func driverFlags(flags *flag.FlagSet, cfg *daemon.Config) {
 	flags.TextVar(&cfg.Endpoint, "endpoint", cfg.Endpoint, "where to serve CSI: `unix:///path` or tcp://host:port")
 	flags.StringVar(&cfg.DriverName, "drivername", cfg.DriverName, "`name` of the CSI driver")
-	flags.StringVar(&cfg.NodeName, "nodeid", "", "`name` of this node")
+	flags.StringVar(&cfg.NodeName, "nodeid", "", "`name` of this node, without which kubelet registers no driver")
 	flags.StringVar(&cfg.StateDir, "state-dir", "", "`folder` for the lock and what is known of volumes (default the folder of the CSI socket)")
 	flags.StringVar(&cfg.Kubeconfig, "kubeconfig", "", "`file` that says where the API server is (default $KUBECONFIG, else the pod's own)")
 	flags.BoolVar(&cfg.MountNoexec, "mount-noexec", false, "mount volumes so that nothing in them can be run")
@@ -111,7 +122,7 @@ func providerFlags(flags *flag.FlagSet, cfg *daemon.Config, in *raw) {
 	last := len(cfg.Providers.Folders) - 1
 	flags.StringVar(&in.providerVolume, "provider-volume", cfg.Providers.Folders[last], "`folder` of the providers' sockets")
 	flags.StringVar(&in.additionalVolumes, "additional-provider-volume-paths", strings.Join(cfg.Providers.Folders[:last], ","),
-		"`folders`, with commas, where sockets are looked for before")
+		"`folders`, with commas, where sockets are looked for before --provider-volume")
 	flags.StringVar(&in.builtinProviders, "builtin-providers", "", "providers to have in this process, without a socket: `azure`")
 	flags.Var(&in.audiences, "provider-audiences",
 		"give a provider the tokens for these audiences only: `provider=audience,...`; \"\" is the API server's own; for several providers repeat the flag (default all tokens)")
@@ -143,7 +154,7 @@ func azureFlags(flags *flag.FlagSet, in *raw) {
 	flags.BoolVar(&in.azure.WriteCertAndKeyInSeparateFiles, "write-cert-and-key-in-separate-files", false,
 		"also write NAME.crt and NAME.key for a secret that is a certificate")
 	flags.DurationVar(&in.azure.ShareReadsFor, "share-reads-for", in.azure.ShareReadsFor,
-		"a read that began up to this `long` before a mount may serve it, for the same identity only; 0s shares only reads in flight")
+		"a read that began up to this `time` before a mount may serve it, for the same identity only; 0s shares only reads in flight")
 }
 
 func metricsFlags(flags *flag.FlagSet, cfg *daemon.Config, in *raw) {
