@@ -282,3 +282,19 @@ func TestObserver(t *testing.T) {
 		t.Errorf("told of failures %v", status.failures)
 	}
 }
+
+// While a first mount is under way the volume is on record, and no longer once it has been undone.
+func TestRecordOfAFirstMount(t *testing.T) {
+	b := newBench(t)
+	recorded := false
+	b.provider = selfWriter{func(context.Context, *provider.Request) (*provider.Bundle, error) {
+		rec, ok := b.cfg.Registry.Get(b.v.ID)
+		recorded = ok && rec.LastSuccess.IsZero() && !rec.LastAttempt.IsZero() && rec.Provider == "fake"
+		return nil, errors.New("down")
+	}}
+	_, err := b.Publish(t.Context(), b.v)
+	b.wantState(err, publish.Undone)
+	if _, ok := b.cfg.Registry.Get(b.v.ID); !recorded || ok {
+		t.Errorf("recorded meanwhile %v, afterwards %v", recorded, ok)
+	}
+}

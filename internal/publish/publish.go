@@ -136,13 +136,7 @@ func (p *Publisher) remove(ctx context.Context, c *call, o *Outcome) error {
 	if err := p.cfg.Store.Unmount(v.Target); err != nil {
 		return failed(Unpublishing, v, Left, err)
 	}
-	if p.cfg.Registry != nil {
-		if err := p.cfg.Registry.Delete(v.ID); err != nil {
-			// A record on a disk that cannot be written must not keep the pod from going away: this process has forgotten the
-			// volume, and no later one believes in a volume that is not mounted.
-			o.Result.Unfinished = append(o.Result.Unfinished, err)
-		}
-	}
+	p.forget(v.ID, o)
 	return nil
 }
 

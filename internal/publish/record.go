@@ -18,6 +18,7 @@ type found struct {
 	generation bool            // and holds files that were written here or by upstream's driver
 	held       bool            // or that a provider wrote itself, so that pods may be reading them
 	whole      bool            // and they are known to have been what the class asked for
+	begun      bool            // or this node's driver mounted it, and was ended before it had told what it holds
 	record     registry.Record // of this mount, with its device; else a new one
 }
 
@@ -41,6 +42,7 @@ func (p *Publisher) look(v *Volume) (*found, error) {
 		f.record = registry.Record{Volume: v.ID, Target: v.Target, Device: status.Device, BootID: p.bootID()}
 	}
 	written := ours && !f.record.LastSuccess.IsZero()
+	f.begun = ours && !written
 	f.held = f.mounted && (f.generation || written)
 	f.whole = f.mounted && written && (f.generation || f.record.SelfWritten)
 	return f, nil
@@ -66,6 +68,29 @@ func (f *found) stateAfter(cause error) State {
 		return Left
 	}
 	return Undone
+}
+
+// recordBegin notes that the volume is this node's driver's, before it holds anything: should the process end between the
+// write and recordSuccess, the next one would else take it for another driver's, and leave it without status, for ever
+// where there is no rotation. That it cannot be written is told when the success cannot be either.
+func (a *attempt) recordBegin(device uint64) {
+	if a.cfg.Registry == nil || a.before.held {
+		return
+	}
+	rec := registry.Record{Volume: a.v.ID, Target: a.v.Target, Device: device, BootID: a.bootID(), LastAttempt: a.cfg.Now()}
+	describeRecord(&rec, a.v)
+	_ = a.cfg.Registry.Save(rec)
+}
+
+// forget drops the record of a volume that is gone. One on a disk that cannot be written must not keep the pod from going
+// away: this process has forgotten the volume, and no later one believes in a volume that is not mounted.
+func (p *Publisher) forget(id string, o *Outcome) {
+	if p.cfg.Registry == nil {
+		return
+	}
+	if err := p.cfg.Registry.Delete(id); err != nil {
+		o.Result.Unfinished = append(o.Result.Unfinished, err)
+	}
 }
 
 // recordFailure notes why a volume that still holds files could not be refreshed, and when to try again.

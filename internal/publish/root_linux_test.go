@@ -243,3 +243,24 @@ func TestRootUnpublishWithAReadOnlyRegistry(t *testing.T) {
 		t.Errorf("nobody was told: %+v", last)
 	}
 }
+
+// A process that ends between the write and the record leaves a volume that the next one completes, without rotation too:
+// nobody else would tell what it holds.
+func TestRootABegunVolumeIsCompleted(t *testing.T) {
+	b := rootBench(t)
+	b.v.Once = true
+	b.mustPublish()
+	rec, _ := b.cfg.Registry.Get(b.v.ID)
+	rec.LastSuccess, rec.Versions = time.Time{}, nil // as recordBegin leaves it
+	b.must(b.cfg.Registry.Save(rec))
+	told := &recorder{}
+	b.cfg.Status = told
+	b.Publisher = publish.New(b.cfg)
+	if res := b.mustPublish(); !res.Fetched || len(told.results) != 1 {
+		t.Errorf("result %+v, told %d times", res, len(told.results))
+	}
+	b.mustPublish()
+	if b.fetches != 2 {
+		t.Errorf("%d fetches, want 2", b.fetches)
+	}
+}

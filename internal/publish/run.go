@@ -30,7 +30,7 @@ func (p *Publisher) run(ctx context.Context, c *call, v *Volume, o *Outcome) (er
 	switch {
 	case c.op == Refreshing && !before.mounted:
 		return failed(c.op, v, Undone, ErrNotMounted)
-	case c.op == Publishing && before.held && v.Once:
+	case c.op == Publishing && before.held && v.Once && !before.begun:
 		return nil
 	case before.held:
 		c.foundWhole()
@@ -55,7 +55,9 @@ func (p *Publisher) run(ctx context.Context, c *call, v *Volume, o *Outcome) (er
 		}
 		if uerr := p.cfg.Store.Unmount(v.Target); uerr != nil {
 			err = failed(c.op, v, Left, errors.Join(cause, fmt.Errorf("undoing the mount: %w", uerr)))
+			return
 		}
+		p.forget(v.ID, o)
 	}()
 	bundle, cause := a.fill(&o.Result)
 	if cause != nil {
@@ -190,6 +192,7 @@ func (a *attempt) mount() error {
 		return nil
 	case a.before.mounted:
 		a.device = a.before.record.Device
+		a.recordBegin(a.device)
 		return nil
 	}
 	if err := a.cfg.Store.Mount(a.v.Target); err != nil {
@@ -198,6 +201,7 @@ func (a *attempt) mount() error {
 	a.mountedHere = true
 	status, err := a.cfg.Store.Inspect(a.v.Target)
 	a.device = status.Device
+	a.recordBegin(a.device)
 	return at(stageMount, err)
 }
 
