@@ -15,7 +15,8 @@ func parseMounts(r io.Reader) (points []string, err error) {
 	lines.Buffer(nil, 1<<20)
 	for lines.Scan() {
 		left, _, ok := strings.Cut(lines.Text(), " - ")
-		fields := strings.Fields(left)
+		// By blanks alone: the kernel escapes those, but not what else Unicode takes for one.
+		fields := strings.Split(left, " ")
 		if !ok || len(fields) < 6 {
 			return nil, fmt.Errorf("parsing mount table: line %d is not of the known form", len(points)+1)
 		}
