@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
+	"google.golang.org/protobuf/proto"
 
 	"keymount/api/provider/v1alpha1"
 	"keymount/internal/provider"
@@ -85,6 +86,13 @@ func askMount(ctx context.Context, call caller, req *provider.Request) (*provide
 	var answer *v1alpha1.MountResponse
 	err = call(ctx, func(ctx context.Context, p v1alpha1.CSIDriverProviderClient) (err error) {
 		answer, err = p.Mount(ctx, in)
+		if size := proto.Size(in); refusedAsTooLarge(err, size) {
+			return &provider.Error{
+				Kind:    provider.Invalid,
+				Message: fmt.Sprintf("the provider takes no requests of %d bytes, which is what the class, the volume's attributes and its nodePublishSecretRef take together", size),
+				Remedy:  "split the class",
+			}
+		}
 		return withoutEchoes(req, answer, err)
 	})
 	if err != nil {
@@ -156,6 +164,10 @@ func (c *Client) connect(ctx context.Context) (*link, error) {
 
 // failure puts what a call came back with into the terms of the contract.
 func (c *Client) failure(ctx context.Context, err error) error {
+	var ours *provider.Error
+	if errors.As(err, &ours) {
+		return err
+	}
 	st := status.Convert(err)
 	switch {
 	case ctx.Err() != nil && (st.Code() == codes.Canceled || st.Code() == codes.DeadlineExceeded):

@@ -129,3 +129,17 @@ func TestProviderThatAlwaysGoesAway(t *testing.T) {
 		t.Errorf("it was called %d times, want 2", n)
 	}
 }
+
+// A class whose request no provider takes is not told that an answer was too large: JSON makes six bytes of some letters.
+func TestARequestThatIsTooLarge(t *testing.T) {
+	socket := socketPath(t)
+	serveForeign(t, socket, func(context.Context, *v1alpha1.MountRequest) (*v1alpha1.MountResponse, error) {
+		return &v1alpha1.MountResponse{}, nil
+	})
+	req := request()
+	req.Parameters = map[string]string{"objects": strings.Repeat("<", 1<<20)}
+	_, err := client(t, socket).Fetch(deadline(t), req)
+	if provider.KindOf(err) != provider.Invalid || err == nil || !strings.Contains(err.Error(), "takes no requests of 6") || !strings.Contains(err.Error(), "split the class") {
+		t.Errorf("got %v", err)
+	}
+}

@@ -15,8 +15,10 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"keymount/api/provider/v1alpha1"
 )
@@ -292,4 +294,11 @@ func (ls *links) connected() bool {
 func isTooLarge(message string) bool {
 	return strings.HasPrefix(message, "grpc: received message larger than max") ||
 		strings.HasPrefix(message, "grpc: received message after decompression larger than max")
+}
+
+// refusedAsTooLarge says whether it was the request, of so many bytes, that was too large for the other side, which complains
+// in the same words, with the size.
+func refusedAsTooLarge(err error, size int) bool {
+	st, ok := status.FromError(err)
+	return ok && st.Code() == codes.ResourceExhausted && isTooLarge(st.Message()) && strings.Contains(st.Message(), fmt.Sprintf("(%d vs. ", size))
 }
