@@ -8,6 +8,7 @@ import (
 	"context"
 	"fmt"
 	"net"
+	"os"
 	"path"
 
 	"github.com/container-storage-interface/spec/lib/go/csi"
@@ -25,6 +26,7 @@ import (
 // nil. A part that cannot go on ends all of them: a driver that serves half of what it should must be seen to be gone.
 func Run(ctx context.Context, cfg Config) error {
 	hearClientGo(cfg.Log)
+	keepToShare(os.DirFS(cgroupFolder))
 	d, err := newDaemon(cfg)
 	if err != nil {
 		return err

@@ -3,6 +3,8 @@ package daemon
 import (
 	"fmt"
 	"io/fs"
+	"os"
+	"runtime/debug"
 	"strconv"
 	"strings"
 	"sync"
@@ -10,6 +12,9 @@ import (
 	"keymount/internal/provider"
 	"keymount/internal/volume"
 )
+
+// cgroupFolder is where a container sees its own limits.
+const cgroupFolder = "/sys/fs/cgroup"
 
 // A budget makes and fills volumes until those of this node use their share of the memory that the process may use. The
 // pages of a tmpfs count against the container that writes them: without a budget one more volume would have the driver
@@ -105,6 +110,15 @@ func (b *budget) used() (bytes int64) {
 		}
 	}
 	return bytes
+}
+
+// keepToShare has the Go runtime keep to the half of the container's memory that volumes do not use: it would else let garbage
+// grow to the size of what is alive, which is too much where answers of providers come together. Whoever sets GOMEMLIMIT
+// knows better.
+func keepToShare(cgroup fs.FS) {
+	if limit := memoryLimit(cgroup); limit > 0 && os.Getenv("GOMEMLIMIT") == "" {
+		debug.SetMemoryLimit(limit / 2)
+	}
 }
 
 // memoryLimit is the container's in bytes, 0 if it has none, from the file of either version of cgroups (kernel

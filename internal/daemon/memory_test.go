@@ -1,6 +1,7 @@
 package daemon
 
 import (
+	"runtime/debug"
 	"testing"
 	"testing/fstest"
 )
@@ -22,5 +23,26 @@ func TestMemoryLimit(t *testing.T) {
 				t.Errorf("got %d, want %d", got, tc.want)
 			}
 		})
+	}
+}
+
+// What is alive may take half of the container's memory, and so may what is no longer, together.
+func TestKeepToShare(t *testing.T) {
+	before := debug.SetMemoryLimit(-1)
+	t.Cleanup(func() { debug.SetMemoryLimit(before) })
+	cgroup := fstest.MapFS{"memory.max": {Data: []byte("4294967296\n")}}
+	t.Setenv("GOMEMLIMIT", "1GiB")
+	keepToShare(cgroup)
+	if got := debug.SetMemoryLimit(-1); got != before {
+		t.Errorf("the limit is %d, although GOMEMLIMIT is set", got)
+	}
+	t.Setenv("GOMEMLIMIT", "")
+	keepToShare(fstest.MapFS{})
+	if got := debug.SetMemoryLimit(-1); got != before {
+		t.Errorf("the limit is %d, although the container has none", got)
+	}
+	keepToShare(cgroup)
+	if got := debug.SetMemoryLimit(-1); got != 2<<30 {
+		t.Errorf("the limit is %d, want half of 4 GiB", got)
 	}
 }

@@ -138,7 +138,7 @@ func (d *daemon) nodeConfig(st *state) node.Config {
 		Accounts: d.accounts, AccountAnnotations: d.cfg.ServiceAccountAnnotations,
 		Publisher: publish.New(publish.Config{
 			Provider: d.provider,
-			Store:    newBudget(d.tmpfs(), os.DirFS("/sys/fs/cgroup"), st.targets),
+			Store:    newBudget(d.tmpfs(), os.DirFS(cgroupFolder), st.targets),
 			Registry: st.registry,
 			Status:   d.status,
 			Observer: observers{d.metrics, d.events, d.status, newOutcomeLog(d.cfg.Log)},
