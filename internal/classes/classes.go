@@ -71,6 +71,7 @@ type Classes struct {
 	mu      sync.Mutex
 	volumes map[string]key               // the class of each volume
 	used    map[string]map[string]*entry // the classes in use, by namespace and name
+	uses    int                          // how often a class came into use
 	feeds   map[key]*feed                // the watches that run; a whole namespace has the name ""
 	failing map[*feed]bool               // those that do not work at present
 	full    bool                         // that maxVolumes was reached has been said
@@ -81,6 +82,7 @@ type Classes struct {
 // An entry is a class in use and what was last heard of it. Its fields are guarded by Classes.mu.
 type entry struct {
 	volumes int
+	born    int // Classes.uses when it came into use
 	// known says that class and err are a state that was told; exactly one of them is set then.
 	known bool
 	class *Class
@@ -147,7 +149,8 @@ func (c *Classes) Use(volumeID, namespace, name string) {
 	}
 	e := c.used[namespace][name]
 	if e == nil {
-		e = &entry{}
+		c.uses++
+		e = &entry{born: c.uses}
 		c.used[namespace][name] = e
 		c.wake()
 	}

@@ -2,6 +2,8 @@ package classes
 
 import (
 	"context"
+	"reflect"
+	"slices"
 	"sync"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -24,6 +26,8 @@ type feed struct {
 	cancel context.CancelFunc
 	// up says that the watch works; stopped that nobody wants to hear from it any more.
 	up, stopped bool
+	// began is Classes.uses when the watch began to tell the whole state.
+	began int
 }
 
 // Run watches the classes in use until ctx is done, and returns nil then. It is called once.
@@ -79,7 +83,7 @@ func (c *Classes) start(ctx context.Context, k key, running *sync.WaitGroup) *fe
 	}
 	running.Go(func() {
 		defer cancel()
-		apiwatch.Run(ctx, apiwatch.Config{Source: source{c, k.namespace}, Sink: f, FieldSelector: selector,
+		apiwatch.Run(ctx, apiwatch.Config{Source: source{f}, Sink: f, FieldSelector: selector,
 			FirstRetry: c.cfg.FirstRetry, LastRetry: c.cfg.LastRetry})
 	})
 	return f
@@ -123,8 +127,11 @@ func (f *feed) Replace(objects []*unstructured.Unstructured) {
 		for _, object := range objects {
 			byName[object.GetName()] = object
 		}
-		for name := range f.entries() {
-			f.note(name, byName[name])
+		for name, e := range f.entries() {
+			// What came into use meanwhile may have been left out, see source.
+			if object := byName[name]; object != nil || e.born <= f.began {
+				f.note(name, object)
+			}
 		}
 	})
 }
@@ -179,26 +186,49 @@ func (f *feed) Failed(err error) {
 	})
 }
 
-// A source makes the requests of the watches of one namespace.
-type source struct {
-	c         *Classes
-	namespace string
+// A source makes the requests of a feed. What it gets of classes that no volume uses it drops: should one come into use, it
+// is read.
+type source struct{ *feed }
+
+// begins notes that the whole state is about to come, as far as it is in use now.
+func (s source) begins() {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	s.began = s.c.uses
+}
+
+func (s source) used(name string) bool {
+	s.c.mu.Lock()
+	defer s.c.mu.Unlock()
+	return s.c.used[s.k.namespace][name] != nil
 }
 
 // List implements apiwatch.Source.
 func (s source) List(ctx context.Context, opts metav1.ListOptions) (list *unstructured.UnstructuredList, err error) {
+	if opts.Continue == "" {
+		s.begins()
+	}
 	err = s.c.versions.try(func(gvr schema.GroupVersionResource) (err error) {
-		list, err = s.c.client.Resource(gvr).Namespace(s.namespace).List(ctx, opts)
+		list, err = s.c.client.Resource(gvr).Namespace(s.k.namespace).List(ctx, opts)
 		return err
 	})
+	if err == nil {
+		list.Items = slices.DeleteFunc(list.Items, func(u unstructured.Unstructured) bool { return !s.used(u.GetName()) })
+	}
 	return list, err
 }
 
 // Watch implements apiwatch.Source.
 func (s source) Watch(ctx context.Context, opts metav1.ListOptions) (w watch.Interface, err error) {
+	if opts.SendInitialEvents != nil && *opts.SendInitialEvents {
+		s.begins()
+	}
 	err = s.c.versions.try(func(gvr schema.GroupVersionResource) (err error) {
-		w, err = s.c.client.Resource(gvr).Namespace(s.namespace).Watch(ctx, opts)
+		w, err = s.c.client.Resource(gvr).Namespace(s.k.namespace).Watch(ctx, opts)
 		return err
 	})
-	return w, err
+	if err != nil || reflect.TypeOf(w) == reflect.TypeOf(watch.NewEmptyWatch()) { // which apiwatch knows by its type
+		return w, err
+	}
+	return filter(w, s.used), nil
 }
