@@ -7,7 +7,8 @@ GIT_COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
 BUILD_DATE ?= $(shell git log -1 --format=%cI 2>/dev/null)
 FUZZTIME   ?= 30s
 # How many tests need root and a mount namespace; where root is there, fewer than this is a failure.
-ROOT_TESTS := 30
+ROOT_TESTS := 32
+INTEGRATION_ROOT_TESTS := 33
 ROOT_KILL_TESTS := 2
 OUT        := .cache
 
@@ -47,6 +48,7 @@ test-integration: ## run against a real kube-apiserver and etcd; the first run b
 	@mkdir -p $(OUT)
 	@$(PLAIN) go run -tags integration ./test/binaries/build kube-apiserver etcd >/dev/null
 	$(TESTSUM) --jsonfile $(OUT)/integration.json -- -race -count=1 -timeout 15m -tags integration ./test/integration/... ./test/binaries
+	@scripts/count-root-tests $(OUT)/integration.json $(INTEGRATION_ROOT_TESTS)
 
 test-sanity: ## run the public CSI suite against the driver, ten processes in a row
 	@mkdir -p $(OUT)

@@ -4,7 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"slices"
 	"strconv"
+	"strings"
 	"time"
 
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -27,6 +29,7 @@ const (
 const (
 	maxRefresh = 128 // bytes that are kept of the refresh annotation; a longer one is kept as its digest
 	maxQuoted  = 64  // bytes of an annotation that a warning repeats
+	maxUnknown = 5   // annotations that a warning names
 	perValue   = 128 // bytes that a value costs beside its own
 )
 
@@ -131,6 +134,26 @@ func (c *Class) annotate(annotations map[string]string) {
 		digest := sha256.Sum256([]byte(c.Refresh))
 		c.Refresh = "sha256:" + hex.EncodeToString(digest[:])
 	}
+	c.warnOfUnknown(annotations)
+}
+
+// warnOfUnknown names annotations that look like ours and are none: a slip in one would go unnoticed.
+func (c *Class) warnOfUnknown(annotations map[string]string) {
+	var unknown []string
+	for name := range annotations {
+		if strings.HasPrefix(name, provider.AnnotationPrefix) && name != LockParameters && name != RotationPollInterval && name != Refresh {
+			unknown = append(unknown, quoted(name))
+		}
+	}
+	if len(unknown) == 0 {
+		return
+	}
+	slices.Sort(unknown)
+	if more := len(unknown) - maxUnknown; more > 0 {
+		unknown = append(unknown[:maxUnknown], fmt.Sprintf("%d more", more))
+	}
+	c.Warnings = append(c.Warnings, fmt.Sprintf("SecretProviderClass %s/%s has annotations that mean nothing: %s; known are %s, %s and %s",
+		c.Namespace, c.Name, strings.Join(unknown, ", "), LockParameters, RotationPollInterval, Refresh))
 }
 
 func (c *Class) warn(annotation, text, why string) {

@@ -39,6 +39,7 @@ func TestAnnotations(t *testing.T) {
 		{"a long one", "keymount.dev/rotation-poll-interval", strings.Repeat("9", 5000), func(c *classes.Class) bool { return len(c.Warnings[0]) < 400 }, "..."},
 		{"refresh", "keymount.dev/refresh", "now", func(c *classes.Class) bool { return c.Refresh == "now" }, ""},
 		{"a long refresh", "keymount.dev/refresh", strings.Repeat("x", 5000), func(c *classes.Class) bool { return len(c.Refresh) == 71 }, ""},
+		{"a slip", "keymount.dev/rotation-interval", "1m", func(c *classes.Class) bool { return c.RotationPollInterval == 0 }, "keymount.dev/rotation-interval; known are"},
 		{"another's", "example.com/lock-parameters", "true", func(c *classes.Class) bool { return !c.LockParameters }, ""},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -33,6 +33,9 @@ func Run(ctx context.Context, cfg Config) error {
 	}
 	defer d.folders.Close()
 	serving, ctx := errgroup.WithContext(ctx)
+	if cfg.NodeName == "" {
+		cfg.Log.Warn("the driver has no node name, and kubelet refuses one without: give --nodeid")
+	}
 	if err := d.serveHTTP(ctx, serving); err != nil {
 		return err
 	}

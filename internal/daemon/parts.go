@@ -72,7 +72,7 @@ func (d *daemon) makeProviders() error {
 		ShareFor: p.Azure.ShareReadsFor, UserAgent: d.userAgent(), Logger: d.cfg.Log,
 	})
 	if err != nil {
-		return fmt.Errorf("making the built-in provider %s: %w", azure.Name, err)
+		return fmt.Errorf("making the built-in provider %s (see --cloud-name): %w", azure.Name, err)
 	}
 	d.builtin[azure.Name] = built
 	return nil

@@ -297,7 +297,13 @@ func TestOverlay(t *testing.T) {
 	}
 
 	w.class.LockParameters = true
-	w.last(nil) // kubelet's own attributes are no override
+	v = w.last(func(r *csi.NodePublishVolumeRequest) { // kubelet's own attributes are no override, and what looks like one is none
+		r.VolumeContext["csi.storage.k8s.io/anything"] = "of the pod"
+	})
+	if !maps.Equal(v.Request.Parameters, map[string]string{"objects": "of the class", "keyvaultName": "kv",
+		"secretProviderClass": "db", "csi.storage.k8s.io/ephemeral": "true"}) {
+		t.Errorf("parameters of a locked class %v", v.Request.Parameters)
+	}
 	err := w.publish(func(r *csi.NodePublishVolumeRequest) { r.VolumeContext["keyvaultName"] = "of the pod" })
 	if status.Code(err) != codes.InvalidArgument || !strings.Contains(err.Error(), "keyvaultName") || !strings.Contains(err.Error(), "shop/db") {
 		t.Errorf("got %v", err)
@@ -380,6 +386,9 @@ func TestRotation(t *testing.T) {
 			v := w.last(nil)
 			if v.Once != tc.wantOnce || v.Due != (publish.Due{Every: tc.wantEvery, Mark: "now"}) {
 				t.Errorf("once %v, due %+v", v.Once, v.Due)
+			}
+			if warned := len(v.Warnings) > 0; warned != (tc.class > 0 && tc.class < 30*time.Second) {
+				t.Errorf("warnings %q", v.Warnings)
 			}
 			if inUse := len(w.used) > 0; inUse == tc.wantOnce {
 				t.Errorf("classes watched: %v", w.used)

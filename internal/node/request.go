@@ -24,6 +24,7 @@ const (
 	keyPodUID         = kubeletPrefix + "pod.uid"
 	keyServiceAccount = kubeletPrefix + "serviceAccount.name"
 	keyTokens         = kubeletPrefix + "serviceAccount.tokens"
+	keyEphemeral      = kubeletPrefix + "ephemeral"
 
 	keyClass = "secretProviderClass"
 )
@@ -112,5 +113,6 @@ func parseGroup(text string) (*int, error) {
 
 func invalid(message string) error { return status.Error(codes.InvalidArgument, message) }
 
-// ofKubelet says whether kubelet set an attribute; authors cannot, it overwrites or strips theirs.
+// ofKubelet says whether an attribute is one that kubelet may set. It overwrites what an author wrote where it does set it, and
+// leaves the rest as it is.
 func ofKubelet(key string) bool { return strings.HasPrefix(key, kubeletPrefix) }

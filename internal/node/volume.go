@@ -58,6 +58,11 @@ func (s *Server) resolve(ctx context.Context, v *publish.Volume) (*classes.Class
 	}
 	v.Provider, v.Warnings = class.Provider, class.Warnings
 	v.Due = s.due(class)
+	if asked := class.RotationPollInterval; asked > 0 && asked < s.cfg.Rotation.MinInterval {
+		// The class's own warnings are shared with other callers.
+		v.Warnings = append(slices.Clip(v.Warnings), fmt.Sprintf("SecretProviderClass %s/%s asks to be refreshed every %v; the driver's shortest interval is %v",
+			class.Namespace, class.Name, asked, s.cfg.Rotation.MinInterval))
+	}
 	return class, nil
 }
 
@@ -109,9 +114,11 @@ func overlay(class *classes.Class, attributes map[string]string) (map[string]str
 		}
 	}
 	for key, value := range attributes {
-		if !ofDriver(key) {
-			params[key] = value
+		// Under kubelet's prefix an author can write what kubelet does not set.
+		if ofDriver(key) || class.LockParameters && ofKubelet(key) && key != keyEphemeral {
+			continue
 		}
+		params[key] = value
 	}
 	return params, nil
 }
