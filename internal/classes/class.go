@@ -18,7 +18,8 @@ import (
 
 // The annotations of a class that Keymount reads.
 const (
-	// LockParameters keeps the volume attributes of pods out of the class's parameters, whatever it holds but nothing or a spelling of false.
+	// LockParameters keeps the volume attributes of pods out of the class's parameters, whatever it holds but nothing or a
+	// spelling of false.
 	LockParameters = provider.AnnotationPrefix + "lock-parameters"
 	// RotationPollInterval is how often the volumes of the class are refreshed, as a duration such as 5m.
 	RotationPollInterval = provider.AnnotationPrefix + "rotation-poll-interval"

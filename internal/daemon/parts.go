@@ -33,6 +33,7 @@ type daemon struct {
 	accounts  *serviceaccount.Reader
 	status    *podstatus.Recorder
 	events    *events.Recorder
+	adviser   *adviser
 	// state is that of the node once it is this driver's turn; metrics ask for it from the start.
 	state atomic.Pointer[state]
 }
@@ -96,6 +97,7 @@ func (d *daemon) makeClients() error {
 	if d.status, err = podstatus.New(podstatus.Config{API: api, NodeID: cfg.NodeName, Log: cfg.Log}); err != nil {
 		return err
 	}
+	d.adviser = &adviser{api: api, driverName: cfg.DriverName, rotation: cfg.Rotation.Enabled, log: cfg.Log}
 	d.events, err = events.New(events.Config{API: api, NodeID: cfg.NodeName, Log: cfg.Log})
 	return err
 }
