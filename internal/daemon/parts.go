@@ -1,9 +1,11 @@
 package daemon
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"runtime"
+	"strings"
 	"sync/atomic"
 
 	"keymount/internal/azure"
@@ -122,10 +124,21 @@ func (d *daemon) provider(name string) (provider.Provider, error) {
 	if !ok {
 		var err error
 		if p, err = d.folders.Provider(name); err != nil {
-			return nil, err
+			return nil, withBuiltin(name, err)
 		}
 	}
 	return d.metrics.Instrument(name, provider.Audiences(d.cfg.Providers.Audiences).Restrict(name, p)), nil
+}
+
+// withBuiltin adds to the remedy that this program could have the provider in itself, where it could.
+func withBuiltin(name string, err error) error {
+	var e *provider.Error
+	if name != azure.Name || !errors.As(err, &e) {
+		return err
+	}
+	hinted := *e
+	hinted.Remedy = strings.TrimPrefix(e.Remedy+"; or have it in the driver, with --builtin-providers="+name, "; ")
+	return &hinted
 }
 
 func (d *daemon) tmpfs() volume.Tmpfs {
