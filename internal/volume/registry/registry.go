@@ -109,7 +109,10 @@ type stored struct {
 
 // A Registry is an open folder of records.
 type Registry struct {
-	root    *os.Root // nil for one in memory
+	root *os.Root // nil for one in memory
+	// files is held for a change and its file together, so that the files change in the order of the records; it comes
+	// before mu. mu is never held for a file: a disk that hangs must not hold up who only asks.
+	files   sync.Mutex
 	mu      sync.Mutex
 	records map[string]Record // volume id -> record
 }
@@ -241,18 +244,25 @@ func (r *Registry) Save(rec Record) error {
 	if err != nil {
 		return fmt.Errorf("encoding record: %w", err)
 	}
+	r.files.Lock()
+	defer r.files.Unlock()
+	if err := r.set(rec); err != nil || r.root == nil {
+		return err
+	}
+	if err := r.write(fileOf(rec.Volume), data); err != nil {
+		return r.unwritten("saving", rec.Volume, err)
+	}
+	return nil
+}
+
+// set replaces the record in memory.
+func (r *Registry) set(rec Record) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if _, known := r.records[rec.Volume]; !known && len(r.records) >= maxRecords {
 		return fmt.Errorf("saving record: there are %d already", maxRecords)
 	}
 	r.records[rec.Volume] = rec
-	if r.root == nil {
-		return nil
-	}
-	if err := r.write(fileOf(rec.Volume), data); err != nil {
-		return r.unwritten("saving", rec.Volume, err)
-	}
 	return nil
 }
 
@@ -301,9 +311,11 @@ func (r *Registry) write(name string, data []byte) (err error) {
 
 // Delete forgets a volume. Unknown ones are fine.
 func (r *Registry) Delete(volume string) error {
+	r.files.Lock()
+	defer r.files.Unlock()
 	r.mu.Lock()
-	defer r.mu.Unlock()
 	delete(r.records, volume)
+	r.mu.Unlock()
 	if r.root == nil {
 		return nil
 	}
