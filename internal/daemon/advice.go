@@ -52,9 +52,9 @@ func (a *adviser) judge(object *unstructured.Unstructured, err error) {
 	case err != nil:
 		a.log.Warn("the API server does not answer: volumes that are mounted are served, first mounts fail until it does",
 			"err", provider.OneLine(err.Error(), 512))
-	case field(object, "podInfoOnMount") != true:
+	case !field(object, "podInfoOnMount"):
 		a.log.Warn("the CSIDriver object does not have podInfoOnMount: true: no volume can be mounted", "driver", a.driverName)
-	case a.rotation && field(object, "requiresRepublish") != true:
+	case a.rotation && !field(object, "requiresRepublish"):
 		a.log.Warn("rotation is switched on, and will not happen: the CSIDriver object needs requiresRepublish: true, so that kubelet calls again",
 			"driver", a.driverName)
 	}
