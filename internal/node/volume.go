@@ -56,14 +56,22 @@ func (s *Server) resolve(ctx context.Context, v *publish.Volume) (*classes.Class
 	if err := class.Check(); err != nil {
 		return nil, err
 	}
-	v.Provider, v.Warnings = class.Provider, class.Warnings
+	v.Provider, v.Warnings = class.Provider, slices.Concat(class.Warnings, s.warnings(class))
 	v.Due = s.due(class)
+	return class, nil
+}
+
+// warnings are about what the class asks for and does not get from this driver.
+func (s *Server) warnings(class *classes.Class) (all []string) {
 	if asked := class.RotationPollInterval; asked > 0 && asked < s.cfg.Rotation.MinInterval {
-		// The class's own warnings are shared with other callers.
-		v.Warnings = append(slices.Clip(v.Warnings), fmt.Sprintf("SecretProviderClass %s/%s asks to be refreshed every %v; the driver's shortest interval is %v",
+		all = append(all, fmt.Sprintf("SecretProviderClass %s/%s asks to be refreshed every %v; the driver's shortest interval is %v",
 			class.Namespace, class.Name, asked, s.cfg.Rotation.MinInterval))
 	}
-	return class, nil
+	if n := len(class.SecretObjects); n > 0 {
+		all = append(all, fmt.Sprintf("SecretProviderClass %s/%s names %d Kubernetes Secrets in secretObjects; this version mounts files and makes no Secret, "+
+			"so containers that need one do not start", class.Namespace, class.Name, n))
+	}
+	return all
 }
 
 // prepare finds out what the volume is to hold, and who asks.

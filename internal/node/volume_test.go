@@ -10,6 +10,7 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
+	v1 "keymount/api/v1"
 	"keymount/internal/node"
 	"keymount/internal/provider"
 	"keymount/internal/publish"
@@ -162,5 +163,20 @@ func TestRotation(t *testing.T) {
 				t.Errorf("classes watched: %v", w.used)
 			}
 		})
+	}
+}
+
+// Secrets that a class names and nobody makes are told of: a container that waits for one does not say why.
+func TestSecretObjectsAreToldOf(t *testing.T) {
+	w := newWorld(t)
+	if v := w.last(nil); len(v.Warnings) > 0 {
+		t.Errorf("warnings %q", v.Warnings)
+	}
+	w.class.SecretObjects, w.class.Warnings = []*v1.SecretObject{{SecretName: "tls"}}, []string{"odd"}
+	if v := w.last(nil); len(v.Warnings) != 2 || v.Warnings[0] != "odd" || !strings.Contains(v.Warnings[1], "makes no Secret") {
+		t.Errorf("warnings %q", v.Warnings)
+	}
+	if len(w.class.Warnings) != 1 {
+		t.Error("the class's own warnings, which others share, were changed")
 	}
 }
