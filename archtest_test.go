@@ -56,7 +56,7 @@ var law = map[string][]string{
 	"internal/events":                  {"internal/provider", "internal/publish"},
 	"internal/metrics":                 {"internal/provider", "internal/publish"},
 	"internal/socket":                  nil,
-	"internal/kubelet":                 {"internal/socket"},
+	"internal/kubelet":                 {"internal/provider", "internal/socket"},
 	"internal/apiwatch":                nil,
 	"internal/serviceaccount":          {"internal/provider"},
 	"internal/node":                    {"internal/provider", "internal/publish", "internal/classes", "internal/token"},

@@ -7,15 +7,13 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
-	"strings"
 	"sync/atomic"
 	"time"
-	"unicode"
-	"unicode/utf8"
 
 	"google.golang.org/grpc"
 	registerapi "k8s.io/kubelet/pkg/apis/pluginregistration/v1"
 
+	"keymount/internal/provider"
 	"keymount/internal/socket"
 )
 
@@ -192,7 +190,7 @@ func (r *Registration) NotifyRegistrationStatus(ctx context.Context, s *register
 		r.cfg.Readiness.Met(Registered, "kubelet has registered "+r.cfg.DriverName)
 		r.cfg.Log.InfoContext(ctx, "kubelet has registered the driver", "driver", r.cfg.DriverName, "endpoint", r.cfg.KubeletPath)
 	} else {
-		why := clean(s.GetError())
+		why := provider.OneLine(s.GetError(), maxReason)
 		r.cfg.Readiness.Unmet(Registered, "kubelet refused the driver: "+why)
 		r.cfg.Log.WarnContext(ctx, "kubelet refused the driver", "driver", r.cfg.DriverName, "endpoint", r.cfg.KubeletPath, "err", why)
 	}
@@ -201,22 +199,4 @@ func (r *Registration) NotifyRegistrationStatus(ctx context.Context, s *register
 	default: // the last is not read yet: what is read then is this
 	}
 	return &registerapi.RegistrationStatusResponse{}, nil
-}
-
-// clean makes one line of bounded length of kubelet's words.
-func clean(text string) string {
-	text = strings.Map(func(c rune) rune {
-		if unicode.IsControl(c) {
-			return ' '
-		}
-		return c
-	}, strings.ToValidUTF8(text, "?"))
-	if len(text) <= maxReason {
-		return text
-	}
-	cut := maxReason
-	for !utf8.RuneStart(text[cut]) {
-		cut--
-	}
-	return text[:cut] + "..."
 }

@@ -1,6 +1,7 @@
 // Package kubelet is what the node daemon shows to its kubelet besides the CSI calls themselves: the life of the CSI server,
 // the plugin registration, health and readiness. It replaces the registrar and the liveness probe that a CSI driver
-// otherwise has beside it. It decides nothing about volumes and imports of the module only what opens sockets.
+// otherwise has beside it. It decides nothing about volumes and imports of the module only what opens sockets, and the
+// contract for the way in which it makes foreign texts fit a line.
 //
 // The order is the caller's: Endpoint.Listen, Serve, Prober.Probe, and only then Registration.Run, since kubelet calls the
 // driver as soon as it sees the registration socket. Readiness, Prober and Health may be used from any number of
