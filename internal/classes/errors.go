@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"net"
 	"net/url"
-	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
+	"keymount/internal/apierror"
 	"keymount/internal/provider"
 )
 
@@ -34,9 +34,7 @@ func (k key) failure(err error) *provider.Error {
 		e.Remedy = "the driver's service account needs get, list and watch on secretproviderclasses, which the ClusterRole " +
 			"secretproviderclasses-role grants"
 	case provider.Throttled:
-		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
-			e.RetryAfter = time.Duration(seconds) * time.Second
-		}
+		e.RetryAfter = apierror.RetryAfter(err)
 	case provider.Unavailable:
 		e.Remedy = "the node could not reach the API server; it tries again"
 	}
@@ -55,25 +53,16 @@ func (k key) message(text string) string {
 	return fmt.Sprintf("failed to get secretproviderclass %s, error: %s", k, provider.OneLine(text, maxText))
 }
 
+// kindOf says what an error of a read means. What is neither an answer of an API server nor a connection that failed is an
+// answer of somebody else, such as a proxy's page.
 func kindOf(err error) provider.Kind {
 	var status apierrors.APIStatus
 	var network net.Error
 	var request *url.Error
 	switch {
-	case apierrors.IsNotFound(err):
-		return provider.NotFound
-	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
-		return provider.Denied
-	case apierrors.IsTooManyRequests(err):
-		return provider.Throttled
-	case errors.As(err, &status):
-		if status.Status().Code >= 500 {
-			return provider.Unavailable
-		}
-		return provider.Internal
-	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled),
-		errors.As(err, &network), errors.As(err, &request):
-		return provider.Unavailable
+	case errors.As(err, &status), errors.As(err, &network), errors.As(err, &request),
+		errors.Is(err, context.DeadlineExceeded), errors.Is(err, context.Canceled):
+		return apierror.Kind(err)
 	}
 	return provider.Internal
 }

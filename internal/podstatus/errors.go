@@ -7,6 +7,7 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
+	"keymount/internal/apierror"
 	"keymount/internal/provider"
 )
 
@@ -52,25 +53,10 @@ func (rec *record) failure(err error) error {
 	return e
 }
 
-// kindOf says what an error of the client means. One that is no answer of the API server is its being away, as far as anybody can
-// tell: client-go's own rate limit, for one, ends with an error without a type.
+// kindOf says what an error of a write means.
 func kindOf(err error) provider.Kind {
-	var status apierrors.APIStatus
-	switch {
-	case errors.Is(err, errForeign):
-		return provider.Invalid
-	case !errors.As(err, &status):
-		return provider.Unavailable
-	case apierrors.IsNotFound(err):
-		return provider.NotFound
-	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
-		return provider.Denied
-	case apierrors.IsTooManyRequests(err):
-		return provider.Throttled
-	case apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
-		return provider.Invalid
-	case apierrors.IsConflict(err), status.Status().Code >= 500:
-		return provider.Unavailable
+	if errors.Is(err, errForeign) || apierrors.IsInvalid(err) || apierrors.IsBadRequest(err) || apierrors.IsRequestEntityTooLargeError(err) {
+		return provider.Invalid // what was to be written is what is wrong
 	}
-	return provider.Internal
+	return apierror.Kind(err)
 }

@@ -7,7 +7,6 @@ package serviceaccount
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -23,6 +22,7 @@ import (
 	"k8s.io/client-go/metadata"
 	"k8s.io/client-go/rest"
 
+	"keymount/internal/apierror"
 	"keymount/internal/provider"
 )
 
@@ -190,23 +190,13 @@ func (r *Reader) sayDenied(err error) {
 
 // failure puts an error of the API server into the terms of the contract.
 func failure(namespace, serviceAccount string, err error) *provider.Error {
-	e := &provider.Error{Kind: provider.Unavailable, Cause: err,
+	e := &provider.Error{Kind: apierror.Kind(err), Cause: err, RetryAfter: apierror.RetryAfter(err),
 		Message: fmt.Sprintf("reading the annotations of service account %s/%s: %s", namespace, serviceAccount, provider.OneLine(err.Error(), maxText))}
-	var status apierrors.APIStatus
-	switch {
-	case apierrors.IsForbidden(err), apierrors.IsUnauthorized(err):
-		e.Kind = provider.Denied
+	switch e.Kind {
+	case provider.Denied:
 		e.Remedy = "the driver's service account needs the right get on serviceaccounts, or leave --service-account-annotations out"
-	case apierrors.IsNotFound(err):
-		e.Kind = provider.NotFound
+	case provider.NotFound:
 		e.Remedy = "create the service account that the pod names"
-	case apierrors.IsTooManyRequests(err):
-		e.Kind = provider.Throttled
-		if seconds, ok := apierrors.SuggestsClientDelay(err); ok {
-			e.RetryAfter = time.Duration(seconds) * time.Second
-		}
-	case errors.As(err, &status) && status.Status().Code < 500:
-		e.Kind = provider.Internal
 	}
 	return e
 }
