@@ -29,7 +29,7 @@ func TestKind(t *testing.T) {
 		{"conflict", apierrors.NewConflict(what, "x", errors.New("no")), provider.Unavailable},
 		{"a failure of the server", apierrors.NewInternalError(errors.New("no")), provider.Unavailable},
 		{"a timeout of the server", apierrors.NewServerTimeout(what, "get", 1), provider.Unavailable},
-		{"gone", apierrors.NewGone("no"), provider.Internal},
+		{"not supported", apierrors.NewMethodNotSupported(what, "get"), provider.Internal},
 		{"wrapped", fmt.Errorf("reading: %w", apierrors.NewNotFound(what, "x")), provider.NotFound},
 		{"no answer", context.DeadlineExceeded, provider.Unavailable},
 		{"the client's own limit", errors.New("client rate limiter Wait returned an error"), provider.Unavailable},
