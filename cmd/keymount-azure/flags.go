@@ -10,6 +10,7 @@ import (
 
 	"keymount/internal/azure"
 	"keymount/internal/logging"
+	"keymount/internal/process"
 )
 
 // maxShareReadsFor bounds --share-reads-for: a mount must not be served what a vault said long ago.
@@ -25,9 +26,6 @@ type options struct {
 	shareReadsFor     time.Duration
 	log               logging.Options
 }
-
-// A usageError is a command line that makes no sense.
-type usageError struct{ error }
 
 // parse reads the command line. One dash or two are the same, as with upstream, which uses the same package. Help goes to
 // out and gives flag.ErrHelp.
@@ -54,13 +52,13 @@ func parse(args []string, out io.Writer) (*options, error) {
 		printHelp(out, flags)
 		return nil, err
 	case refused != "": // the package's own text speaks of a wrong value
-		return nil, usageError{fmt.Errorf("--%s: this version does not have it; it comes with the whole provider", refused)}
+		return nil, process.UsageError{Err: fmt.Errorf("--%s: this version does not have it; it comes with the whole provider", refused)}
 	case err != nil:
-		return nil, usageError{err}
+		return nil, process.UsageError{Err: err}
 	case opt.shareReadsFor < 0 || opt.shareReadsFor > maxShareReadsFor:
-		return nil, usageError{fmt.Errorf("--share-reads-for %v: give a duration from 0s to %v", opt.shareReadsFor, maxShareReadsFor)}
+		return nil, process.UsageError{Err: fmt.Errorf("--share-reads-for %v: give a duration from 0s to %v", opt.shareReadsFor, maxShareReadsFor)}
 	case flags.NArg() > 0:
-		return nil, usageError{fmt.Errorf("unexpected argument %q: there are only flags", flags.Arg(0))}
+		return nil, process.UsageError{Err: fmt.Errorf("unexpected argument %q: there are only flags", flags.Arg(0))}
 	}
 	return opt, nil
 }

@@ -6,13 +6,9 @@ package main
 import (
 	"context"
 	"encoding/json"
-	"errors"
-	"flag"
 	"fmt"
 	"io"
 	"os"
-	"os/signal"
-	"syscall"
 
 	"keymount/internal/azure"
 	"keymount/internal/process"
@@ -28,26 +24,7 @@ var (
 // runtimeName is what upstream's provider calls itself in the Version call.
 const runtimeName = "secrets-store-csi-driver-provider-azure"
 
-func main() {
-	err := process.Harden()
-	if err == nil {
-		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-		defer stop()
-		context.AfterFunc(ctx, stop) // a second signal ends the process at once
-		err = run(ctx, os.Args[1:], os.Stdout, os.Stderr)
-	}
-	var usage usageError
-	switch {
-	case err == nil, errors.Is(err, flag.ErrHelp):
-	case errors.As(err, &usage):
-		fmt.Fprintln(os.Stderr, "keymount-azure:", err)
-		fmt.Fprintln(os.Stderr, "keymount-azure --help lists the flags")
-		os.Exit(2)
-	default:
-		fmt.Fprintln(os.Stderr, "keymount-azure:", err)
-		os.Exit(1)
-	}
-}
+func main() { os.Exit(process.Main("keymount-azure", run)) }
 
 // run serves until ctx is done.
 func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {

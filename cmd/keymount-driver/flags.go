@@ -10,6 +10,7 @@ import (
 
 	"keymount/internal/daemon"
 	"keymount/internal/logging"
+	"keymount/internal/process"
 )
 
 // options are what the command line says.
@@ -18,9 +19,6 @@ type options struct {
 	log     logging.Options
 	config  daemon.Config
 }
-
-// A usageError is a command line that makes no sense.
-type usageError struct{ error }
 
 // raw are the flags that become something else in daemon.Config, and the environment of the built-in providers.
 type raw struct {
@@ -52,13 +50,13 @@ func parse(args []string, getenv func(string) string, out io.Writer) (*options, 
 		printHelp(out, flags, groups)
 		return nil, err
 	case err != nil:
-		return nil, usageError{explain(flags, err)}
+		return nil, process.UsageError{Err: explain(flags, err)}
 	}
 	flags.Visit(func(f *flag.Flag) { in.given[f.Name] = true })
 	in.azure.CloudFile = getenv("AZURE_ENVIRONMENT_FILEPATH")
 	in.azure.AuthorityHost = getenv("AZURE_AUTHORITY_HOST")
 	if err := check(flags, &opt.config, in); err != nil {
-		return nil, usageError{err}
+		return nil, process.UsageError{Err: err}
 	}
 	return opt, nil
 }

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"keymount/internal/daemon"
+	"keymount/internal/process"
 	"keymount/internal/socket"
 )
 
@@ -190,7 +191,7 @@ func TestWrongFlags(t *testing.T) {
 		{"serve", `unexpected argument "serve"`},
 	} {
 		_, err := parse(strings.Fields(tc.args), noEnv, io.Discard)
-		var usage usageError
+		var usage process.UsageError
 		if !errors.As(err, &usage) || !strings.Contains(err.Error(), tc.want) {
 			t.Errorf("%s: %v, want %q", tc.args, err, tc.want)
 		}
