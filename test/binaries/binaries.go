@@ -26,8 +26,8 @@ import (
 	"time"
 )
 
-// AssetsEnv names a folder that holds the programs ready made, as controller-runtime's envtest lays them out. Programs
-// found there are used as they are and never built.
+// AssetsEnv names a folder that holds programs ready made, as controller-runtime's envtest lays them out: kube-apiserver, etcd
+// and kubectl. They are used as they are and never built; the others are not looked for there.
 const AssetsEnv = "KUBEBUILDER_ASSETS"
 
 // A program is one main package of a pinned module.
@@ -36,6 +36,9 @@ type program struct {
 	pkg     string
 	ldflags string
 	takes   string // to build, on two cores with empty caches
+	tags    string
+	cgo     bool // needs a C compiler, and libseccomp
+	asset   bool // one of those that envtest lays out in KUBEBUILDER_ASSETS
 }
 
 // Kubernetes stamps its version at link time; without it kube-apiserver says v0.0.0-master, which clients misread.
@@ -45,10 +48,48 @@ const kubernetesLdflags = "-s -w" +
 	" -X k8s.io/component-base/version.gitMinor=37"
 
 func programs() map[string]program {
-	return map[string]program{
-		"kube-apiserver": {"kubernetes", "k8s.io/kubernetes/cmd/kube-apiserver", kubernetesLdflags, "7 minutes"},
-		"etcd":           {"runtime", "go.etcd.io/etcd/server/v3", "-s -w", "a minute"},
+	kubernetes := func(name, takes string) program {
+		return program{module: "kubernetes", pkg: "k8s.io/kubernetes/cmd/" + name, ldflags: kubernetesLdflags, takes: takes}
 	}
+	runtime := func(pkg, takes string) program {
+		return program{module: "runtime", pkg: pkg, ldflags: "-s -w", takes: takes}
+	}
+	asset := func(p program) program { p.asset = true; return p }
+	// containerd's build without the snapshotters of file systems that no test uses, and that need C libraries.
+	containerd := func(name, takes string) program {
+		p := runtime("github.com/containerd/containerd/v2/cmd/"+name, takes)
+		p.tags = "no_btrfs,no_zfs,no_devmapper"
+		return p
+	}
+	return map[string]program{
+		"kube-apiserver":          asset(kubernetes("kube-apiserver", "7 minutes")),
+		"kubectl":                 asset(kubernetes("kubectl", "a minute")),
+		"kube-controller-manager": kubernetes("kube-controller-manager", "3 minutes"),
+		"kube-scheduler":          kubernetes("kube-scheduler", "a minute"),
+		"kubelet":                 kubernetes("kubelet", "4 minutes"),
+		"etcd":                    asset(runtime("go.etcd.io/etcd/server/v3", "a minute")),
+		"containerd":              containerd("containerd", "2 minutes"),
+		"containerd-shim-runc-v2": containerd("containerd-shim-runc-v2", "10 seconds"),
+		"ctr":                     containerd("ctr", "10 seconds"),
+		"bridge":                  runtime("github.com/containernetworking/plugins/plugins/main/bridge", "10 seconds"),
+		"loopback":                runtime("github.com/containernetworking/plugins/plugins/main/loopback", "5 seconds"),
+		"host-local":              runtime("github.com/containernetworking/plugins/plugins/ipam/host-local", "5 seconds"),
+		// Without seccomp no sandbox starts; static, so that the machine that runs it needs no libseccomp.
+		"runc": {
+			module: "runtime", pkg: "github.com/opencontainers/runc", takes: "30 seconds", cgo: true,
+			tags: "seccomp,netgo,osusergo", ldflags: "-s -w -X main.version=1.5.2 -extldflags -static",
+		},
+	}
+}
+
+// Node lists what a machine needs that runs pods, ControlPlane what one needs that rules them.
+func Node() []string {
+	return []string{"kubelet", "containerd", "containerd-shim-runc-v2", "ctr", "runc", "bridge", "loopback", "host-local"}
+}
+
+// ControlPlane: see [Node].
+func ControlPlane() []string {
+	return []string{"etcd", "kube-apiserver", "kube-controller-manager", "kube-scheduler", "kubectl"}
 }
 
 // flags are the same for every program; the linker's come on top.
@@ -134,7 +175,7 @@ func (b *builder) find(name string) (string, error) {
 	if !ok {
 		return "", fmt.Errorf("no program %q is pinned in test/binaries", name)
 	}
-	if b.assets != "" {
+	if b.assets != "" && p.asset {
 		path := filepath.Join(b.assets, name)
 		if !executable(path) {
 			return "", fmt.Errorf("%s is set to %s, which holds no program %s: put it there, or unset the variable to have it built", AssetsEnv, b.assets, name)
@@ -157,7 +198,7 @@ func (b *builder) key(p program) (string, error) {
 		}
 		fmt.Fprintf(sum, "%s %d\n%s", file, len(text), text)
 	}
-	fmt.Fprintln(sum, flags(), p.ldflags, runtime.Version(), runtime.GOOS, runtime.GOARCH)
+	fmt.Fprintln(sum, flags(), p.ldflags, p.tags, p.cgo, runtime.Version(), runtime.GOOS, runtime.GOARCH)
 	return hex.EncodeToString(sum.Sum(nil))[:16], nil
 }
 
@@ -197,10 +238,10 @@ func (b *builder) buildOne(ctx context.Context, name string) error {
 	start := time.Now()
 	partial := target + ".partial"
 	args := append([]string{"build"}, flags()...)
-	cmd := exec.CommandContext(ctx, "go", append(args, "-ldflags", p.ldflags, "-o", partial, p.pkg)...)
+	cmd := exec.CommandContext(ctx, "go", append(args, "-tags", p.tags, "-ldflags", p.ldflags, "-o", partial, p.pkg)...)
 	cmd.Dir = filepath.Join(b.source, p.module)
 	// GOFLAGS of the caller could change the bytes behind the key's back.
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=", "GOWORK=off")
+	cmd.Env = append(os.Environ(), "CGO_ENABLED="+cgo(p), "GOFLAGS=", "GOWORK=off")
 	cmd.Stdout, cmd.Stderr = b.log, b.log
 	if err := cmd.Run(); err != nil {
 		return errors.Join(fmt.Errorf("building %s in %s: %w", name, cmd.Dir, err), ctx.Err())
@@ -215,6 +256,13 @@ func (b *builder) buildOne(ctx context.Context, name string) error {
 	}
 	fmt.Fprintf(b.log, "built %s in %s: %d MB in %s\n", name, time.Since(start).Round(time.Second), size>>20, filepath.Dir(target))
 	return nil
+}
+
+func cgo(p program) string {
+	if p.cgo {
+		return "1"
+	}
+	return "0"
 }
 
 func executable(path string) bool {

@@ -32,7 +32,7 @@ func pinned(t *testing.T, main string) *builder {
 	return &builder{
 		source:   source,
 		cache:    filepath.Join(t.TempDir(), "binaries"),
-		programs: map[string]program{"small": {"small", "small", "-s -w", "a moment"}},
+		programs: map[string]program{"small": {module: "small", pkg: "small", ldflags: "-s -w", takes: "a moment", asset: true}},
 		log:      io.Discard,
 	}
 }
@@ -108,7 +108,9 @@ func TestKeyFollowsWhatIsPinned(t *testing.T) {
 				t.Fatal(err)
 			}
 		},
-		func(b *builder) { b.programs = map[string]program{"small": {"small", "small", "-w", "a moment"}} },
+		func(b *builder) { b.programs["small"] = program{module: "small", pkg: "small", ldflags: "-w"} },
+		func(b *builder) { b.programs["small"] = program{module: "small", pkg: "small", ldflags: "-s -w", tags: "x"} },
+		func(b *builder) { b.programs["small"] = program{module: "small", pkg: "small", ldflags: "-s -w", cgo: true} },
 	} {
 		changed := pinned(t, hello)
 		changed.cache = b.cache
