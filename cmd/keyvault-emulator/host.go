@@ -4,7 +4,9 @@ import (
 	"crypto/rand"
 	_ "embed"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/http"
 	"os"
@@ -32,13 +34,20 @@ type host struct {
 	front  *front.Front
 	admin  *http.Server
 	dir    string
+	ca     string // the file with the authority's certificate; it is removed at the end
 	secret string
 	url    string
 }
 
-// startHost runs an emulator with the seed file, or the example if the name is empty.
-func startHost(seedFile string) (*host, error) {
-	seed, err := readSeed(seedFile)
+// hostOptions are what flags say of a host; all may be empty.
+type hostOptions struct {
+	seedFile string // the example if empty
+	listen   string // 127.0.0.1 and a free port if empty
+	caFile   string // a file of a temporary folder if empty
+}
+
+func startHost(opt hostOptions) (*host, error) {
+	seed, err := readSeed(opt.seedFile)
 	if err != nil {
 		return nil, err
 	}
@@ -52,14 +61,16 @@ func startHost(seedFile string) (*host, error) {
 			h.stop()
 		}
 	}()
-	if h.front, err = front.Start(h.server); err != nil {
+	if opt.listen == "" {
+		h.front, err = front.Start(h.server)
+	} else {
+		h.front, err = front.StartAt(h.server, opt.listen)
+	}
+	if err != nil {
 		return nil, err
 	}
-	if h.dir, err = os.MkdirTemp("", "keyvault-emulator-"); err != nil {
-		return nil, fmt.Errorf("making a folder for the CA certificate: %w", err)
-	}
-	if err := os.WriteFile(h.caFile(), h.front.CertPEM(), 0o600); err != nil {
-		return nil, fmt.Errorf("writing the CA certificate: %w", err)
+	if err := h.writeCA(opt.caFile); err != nil {
+		return nil, err
 	}
 	if err := h.startAdmin(); err != nil {
 		return nil, err
@@ -91,14 +102,41 @@ func (h *host) startAdmin() error {
 	return nil
 }
 
-func (h *host) caFile() string { return filepath.Join(h.dir, "ca.pem") }
+// writeCA writes the certificate that clients are to trust. A file that is there already is left alone: it may be the system's own list.
+func (h *host) writeCA(file string) (err error) {
+	mode := os.FileMode(0o644) // it is no secret, and others are to read it
+	if file == "" {
+		if h.dir, err = os.MkdirTemp("", "keyvault-emulator-"); err != nil {
+			return fmt.Errorf("making a folder for the CA certificate: %w", err)
+		}
+		file, mode = filepath.Join(h.dir, "ca.pem"), 0o600
+	}
+	f, err := os.OpenFile(file, os.O_WRONLY|os.O_CREATE|os.O_EXCL, mode)
+	if errors.Is(err, fs.ErrExist) {
+		return fmt.Errorf("writing the CA certificate: %s is there already: remove it, or give --ca-file another name", file)
+	}
+	if err != nil {
+		return fmt.Errorf("writing the CA certificate: %w", err)
+	}
+	h.ca = file
+	_, err = f.Write(h.front.CertPEM())
+	if err = errors.Join(err, f.Close()); err != nil {
+		return fmt.Errorf("writing the CA certificate: %w", err)
+	}
+	return nil
+}
 
 // env is what a program needs to reach the emulator, and the other commands to control it.
 func (h *host) env() []string {
-	return append(front.Env(h.front.ProxyURL(), h.caFile()), adminVariable+"="+h.url, secretVariable+"="+h.secret)
+	return append(front.Env(h.front.ProxyURL(), h.ca), h.control()...)
 }
 
-// stop ends everything, requests in flight included, and removes the folder.
+// control is what the other commands need to control it.
+func (h *host) control() []string {
+	return []string{adminVariable + "=" + h.url, secretVariable + "=" + h.secret}
+}
+
+// stop ends everything, requests in flight included, and removes the certificate.
 func (h *host) stop() {
 	h.server.ClearFault(0)
 	if h.admin != nil {
@@ -106,6 +144,9 @@ func (h *host) stop() {
 	}
 	if h.front != nil {
 		h.front.Stop()
+	}
+	if h.ca != "" {
+		os.Remove(h.ca)
 	}
 	if h.dir != "" {
 		os.RemoveAll(h.dir)

@@ -4,13 +4,17 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"net"
 	"os"
 	"os/exec"
 	"os/signal"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"keymount/internal/emulator/front"
 )
 
 func newRun(std streams) *cobra.Command {
@@ -38,7 +42,7 @@ ended, the emulator and its files are gone.`,
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, args []string) error {
-			h, err := startHost(seed)
+			h, err := startHost(hostOptions{seedFile: seed})
 			if err != nil {
 				return err
 			}
@@ -92,35 +96,66 @@ func runChild(ctx context.Context, env, args []string, std streams) error {
 }
 
 func newServe(std streams) *cobra.Command {
-	var seed string
+	var opt hostOptions
 	cmd := &cobra.Command{
-		Use:   "serve [--seed FILE]",
+		Use:   "serve [--seed FILE] [--listen ADDRESS] [--ca-file FILE]",
 		Short: "Run an emulator until interrupted, and print how to use it",
 		Long: `serve starts an emulator and prints the variables with which programs of other terminals reach and control it,
-in a form for the shell. It ends with Ctrl-C.`,
+in a form for the shell. It ends with Ctrl-C.
+
+With --listen, clients of a network reach it too, such as the pods of a test cluster: under the real host names, which
+their DNS or hosts file has to lead to that address, and with no proxy. Then only the variables for control are printed,
+so that the terminal's other programs go on as they were. Clients trust the certificate in --ca-file; the file is there while
+the emulator runs, and no longer. Control stays on the loopback interface.`,
+		Example: `  keyvault-emulator serve --seed seed.yaml --listen 10.200.0.1:443 --ca-file ca.pem
+  kubectl create configmap emulator-ca --from-file=ca.pem`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			h, err := startHost(seed)
+			if opt.listen != "" {
+				if err := front.CheckAddress(opt.listen); err != nil {
+					return usage(cmd, fmt.Errorf("--listen: %w", err))
+				}
+			}
+			ctx, stop := signal.NotifyContext(cmd.Context(), passedOn()...)
+			defer stop()
+			h, err := startHost(opt)
 			if err != nil {
 				return err
 			}
 			defer h.stop()
-			ctx, stop := signal.NotifyContext(cmd.Context(), passedOn()...)
-			defer stop()
-			fmt.Fprintln(std.out, "# The emulator runs. In another terminal:")
-			for _, v := range h.env() {
-				name, value, _ := strings.Cut(v, "=")
-				fmt.Fprintf(std.out, "export %s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
-			}
-			fmt.Fprintln(std.out, "# It answers for:")
-			for _, name := range h.server.Hosts() {
-				fmt.Fprintln(std.out, "#   https://"+name)
-			}
-			fmt.Fprintln(std.out, "# Press Ctrl-C to end it.")
+			h.describe(std.out, opt.listen)
 			<-ctx.Done()
 			return nil
 		},
 	}
-	cmd.Flags().StringVar(&seed, "seed", "", "seed `file` (default: the example that 'keyvault-emulator seed' prints)")
+	cmd.Flags().StringVar(&opt.seedFile, "seed", "", "seed `file` (default: the example that 'keyvault-emulator seed' prints)")
+	cmd.Flags().StringVar(&opt.listen, "listen", "", "IP `address` and port of this machine that clients reach, as in 10.200.0.1:443 (default: a port of 127.0.0.1)")
+	cmd.Flags().StringVar(&opt.caFile, "ca-file", "", "`file` to write the CA certificate to; it must not exist (default: one in a temporary folder)")
 	return cmd
+}
+
+// describe prints how to use a running emulator, as text that a shell takes.
+func (h *host) describe(out io.Writer, listen string) {
+	fmt.Fprintln(out, "# The emulator runs. In another terminal:")
+	variables := h.env()
+	if listen != "" {
+		variables = h.control()
+	}
+	for _, v := range variables {
+		name, value, _ := strings.Cut(v, "=")
+		fmt.Fprintf(out, "export %s='%s'\n", name, strings.ReplaceAll(value, "'", `'\''`))
+	}
+	if listen == "" {
+		fmt.Fprintln(out, "# It answers for:")
+		for _, name := range h.server.Hosts() {
+			fmt.Fprintln(out, "#   https://"+name)
+		}
+	} else {
+		address, port, _ := net.SplitHostPort(h.front.Addr()) // a listener's, so it splits
+		fmt.Fprintf(out, "# Clients connect to port %s (they try 443), trust %s, and need these lines in their hosts file or DNS:\n", port, h.ca)
+		for _, name := range h.server.Hosts() {
+			fmt.Fprintln(out, "#   "+address+" "+name)
+		}
+	}
+	fmt.Fprintln(out, "# Press Ctrl-C to end it.")
 }

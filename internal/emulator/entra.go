@@ -1,7 +1,6 @@
 package emulator
 
 import (
-	"crypto"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -120,7 +119,8 @@ func (c *call) answerAuthority() *response {
 	case KindOpenID:
 		return c.openID(t)
 	case KindJWKS:
-		return keySet([]crypto.PublicKey{s.key().Public()})
+		key := s.key().Public()
+		return keySet([]publicKey{{keyID(key), key}})
 	}
 	return c.token(t)
 }

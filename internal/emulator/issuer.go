@@ -12,27 +12,45 @@ import (
 	"time"
 )
 
-// An Issuer is an emulated cluster: it signs service account tokens, and the emulated Entra ID knows its public keys.
+// An Issuer is a cluster whose public keys the emulated Entra ID knows. An emulated cluster signs service account tokens too; the tokens of a real one, of
+// which the seed gives the key set, come from its own API server.
 type Issuer struct {
 	// URL is the issuer claim, exactly as federated credentials name it.
 	URL  string
 	host string
 	path string
+	// key signs; it is nil where the keys are those of a cluster elsewhere.
 	key  crypto.Signer
+	keys []publicKey
 	now  func() time.Time
 }
 
+// A publicKey verifies tokens whose header names it.
+type publicKey struct {
+	id  string
+	key crypto.PublicKey
+}
+
 func newIssuer(rawURL string, key crypto.Signer, now func() time.Time) (*Issuer, error) {
-	u, err := url.Parse(rawURL)
-	if err != nil || u.Scheme != "https" || u.Host == "" {
-		return nil, fmt.Errorf("issuer %q is not an https URL: use the cluster's OIDC issuer URL, as in https://oidc.example/cluster-1/", rawURL)
+	is, err := newKeylessIssuer(rawURL, now)
+	if err != nil {
+		return nil, err
 	}
 	if key == nil {
 		if key, err = ecdsa.GenerateKey(elliptic.P256(), rand.Reader); err != nil {
 			return nil, fmt.Errorf("making a key for issuer %q: %w", rawURL, err)
 		}
 	}
-	return &Issuer{URL: rawURL, host: hostName(u.Host), path: strings.TrimSuffix(u.Path, "/"), key: key, now: now}, nil
+	is.key, is.keys = key, []publicKey{{keyID(key.Public()), key.Public()}}
+	return is, nil
+}
+
+func newKeylessIssuer(rawURL string, now func() time.Time) (*Issuer, error) {
+	u, err := url.Parse(rawURL)
+	if err != nil || u.Scheme != "https" || u.Host == "" {
+		return nil, fmt.Errorf("issuer %q is not an https URL: use the cluster's OIDC issuer URL, as in https://oidc.example/cluster-1/", rawURL)
+	}
+	return &Issuer{URL: rawURL, host: hostName(u.Host), path: strings.TrimSuffix(u.Path, "/"), now: now}, nil
 }
 
 // ServiceAccount is who a token is for.
@@ -76,39 +94,46 @@ func (is *Issuer) Token(sa ServiceAccount, aud []string, lifetime time.Duration)
 	if sa.PodName != "" || sa.PodUID != "" {
 		claims.Kubernetes.Pod = &kubernetesRef{sa.PodName, sa.PodUID}
 	}
-	return signJWT(is.key, keyID(is.key.Public()), claims)
+	return is.sign(claims)
 }
 
 // Sign signs any claims: what a test needs for tokens that no API server would make.
-func (is *Issuer) Sign(claims map[string]any) (string, error) {
-	return signJWT(is.key, keyID(is.key.Public()), claims)
+func (is *Issuer) Sign(claims map[string]any) (string, error) { return is.sign(claims) }
+
+func (is *Issuer) sign(claims any) (string, error) {
+	if is.key == nil {
+		return "", fmt.Errorf("issuer %q cannot sign: the seed gives its public keys only (jwks), so take a token from that cluster, as by kubectl create token", is.URL)
+	}
+	return signJWT(is.key, is.keys[0].id, claims)
 }
 
 // PublicKeys are those that tokens are verified with.
 func (is *Issuer) PublicKeys() []crypto.PublicKey {
-	return []crypto.PublicKey{is.key.Public()}
+	var all []crypto.PublicKey
+	for _, k := range is.keys {
+		all = append(all, k.key)
+	}
+	return all
 }
 
 // JWKS is the issuer's key set document.
-func (is *Issuer) JWKS() []byte {
-	return keySet(is.PublicKeys()).body
-}
+func (is *Issuer) JWKS() []byte { return keySet(is.keys).body }
 
-func keySet(all []crypto.PublicKey) *response {
+func keySet(all []publicKey) *response {
 	set := struct {
 		Keys []map[string]string `json:"keys"`
 	}{Keys: []map[string]string{}}
 	for _, k := range all {
-		set.Keys = append(set.Keys, publicJWK(k, keyID(k)))
+		set.Keys = append(set.Keys, publicJWK(k.key, k.id))
 	}
 	return jsonResponse(http.StatusOK, set)
 }
 
 // verify checks the signature of a token that claims to be this issuer's.
 func (is *Issuer) verify(p *parsedJWT) error {
-	for _, k := range is.PublicKeys() {
-		if p.header.Kid == keyID(k) {
-			return p.verify(k)
+	for _, k := range is.keys {
+		if p.header.Kid == k.id {
+			return p.verify(k.key)
 		}
 	}
 	return errUnknownKey
@@ -126,7 +151,7 @@ func (is *Issuer) answer(r *http.Request) *response {
 			"response_types_supported": []string{"id_token"}, "subject_types_supported": []string{"public"},
 			"id_token_signing_alg_values_supported": []string{"RS256", "ES256"}})
 	case "/openid/v1/jwks":
-		return keySet(is.PublicKeys())
+		return keySet(is.keys)
 	}
 	return textResponse(http.StatusNotFound, "404 page not found")
 }

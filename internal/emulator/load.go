@@ -23,7 +23,7 @@ func (s *Server) Load(seed Seed) error {
 	var p problems
 	s.loadClouds(seed, &p)
 	for i, in := range seed.Issuers {
-		if _, err := s.AddIssuer(in.URL, in.Algorithm, nil); err != nil {
+		if err := s.loadIssuer(&seed, in); err != nil {
 			p.add(fmt.Sprintf("issuers[%d]", i), "%w", err)
 		}
 	}
@@ -55,6 +55,40 @@ func (s *Server) loadClouds(seed Seed, p *problems) {
 		c.fill()
 		s.clouds = append(s.clouds, &c)
 	}
+}
+
+func (s *Server) loadIssuer(seed *Seed, in IssuerSeed) error {
+	if in.JWKS == "" && in.JWKSFile == "" {
+		_, err := s.AddIssuer(in.URL, in.Algorithm, nil)
+		return err
+	}
+	if in.Algorithm != "" {
+		return errors.New("algorithm and jwks are both given: leave algorithm out, since the keys of a key set have theirs")
+	}
+	document, err := seed.content(in.JWKS, in.JWKSFile)
+	if err != nil {
+		return fmt.Errorf("jwks: %w", err)
+	}
+	_, err = s.AddCluster(in.URL, []byte(document))
+	return err
+}
+
+// AddCluster makes a real cluster's tokens known by its key set (RFC 7517), or gives a new key set to one that was added so.
+func (s *Server) AddCluster(url string, jwks []byte) (*Issuer, error) {
+	is, err := newKeylessIssuer(url, s.now)
+	if err != nil {
+		return nil, err
+	}
+	if is.keys, err = readKeySet(jwks); err != nil {
+		return nil, fmt.Errorf("jwks: %w", err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if old := s.issuers[url]; old != nil && old.key != nil {
+		return nil, fmt.Errorf("issuer %q is there already with a key of its own: give it once, with jwks or without", url)
+	}
+	s.issuers[url] = is
+	return is, nil
 }
 
 // AddIssuer makes an emulated cluster, or returns the one that has the URL. The algorithm is ES256 ("" too) or RS256; key may be nil.

@@ -18,7 +18,7 @@ import (
 type Seed struct {
 	// Clouds are added to the public ones.
 	Clouds []Cloud `yaml:"clouds,omitempty"`
-	// Issuers are emulated clusters, whose service account tokens federated credentials can name.
+	// Issuers are clusters, whose service account tokens federated credentials can name.
 	Issuers []IssuerSeed `yaml:"issuers,omitempty"`
 	Tenants []Tenant     `yaml:"tenants,omitempty"`
 	Vaults  []Vault      `yaml:"vaults,omitempty"`
@@ -26,11 +26,14 @@ type Seed struct {
 	dir string // where relative file names start
 }
 
-// An IssuerSeed is an emulated cluster.
+// An IssuerSeed is an emulated cluster, or a real one of which the public keys are given.
 type IssuerSeed struct {
 	URL string `yaml:"url"`
 	// Algorithm is ES256 (default) or RS256.
 	Algorithm string `yaml:"algorithm,omitempty"`
+	// JWKS is the key set of a real cluster, as its API server gives it at /openid/v1/jwks, instead of a key that is made up; JWKSFile names a file with it.
+	JWKS     string `yaml:"jwks,omitempty"`
+	JWKSFile string `yaml:"jwksFile,omitempty"`
 }
 
 // A Tenant is a directory of Entra ID.
@@ -198,7 +201,7 @@ func (s *Seed) content(inline, file string) (string, error) {
 		return inline, nil
 	}
 	if inline != "" {
-		return "", errors.New("value and file are both given: leave one out")
+		return "", errors.New("the text and a file are both given: leave one out")
 	}
 	if !filepath.IsAbs(file) {
 		file = filepath.Join(s.dir, file)

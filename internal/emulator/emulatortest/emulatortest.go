@@ -1,4 +1,4 @@
-// Package emulatortest starts an emulator for a test: real TLS on the loopback interface, under the real host names, gone when the test ends.
+// Package emulatortest starts an emulator for a test: real TLS on the loopback interface or an address of a test network, under the real host names, gone when the test ends.
 //
 // It imports internal/emulator and its front. An Emulator may be used from any number of goroutines.
 package emulatortest
@@ -72,6 +72,17 @@ func Start(t testing.TB, seed emulator.Seed) *Emulator {
 // StartWith is Start with options, such as a clock.
 func StartWith(t testing.TB, seed emulator.Seed, opt emulator.Options) *Emulator {
 	t.Helper()
+	return run(t, seed, opt, front.Start)
+}
+
+// StartAt is Start with the address where TLS is spoken, for clients that find it by DNS under the real host names.
+func StartAt(t testing.TB, seed emulator.Seed, address string) *Emulator {
+	t.Helper()
+	return run(t, seed, emulator.Options{}, func(s *emulator.Server) (*front.Front, error) { return front.StartAt(s, address) })
+}
+
+func run(t testing.TB, seed emulator.Seed, opt emulator.Options, start func(*emulator.Server) (*front.Front, error)) *Emulator {
+	t.Helper()
 	if opt.SigningKey == nil {
 		opt.SigningKey = signingKey()
 	}
@@ -79,7 +90,7 @@ func StartWith(t testing.TB, seed emulator.Seed, opt emulator.Options) *Emulator
 	if err := e.Server.Load(seed); err != nil {
 		t.Fatalf("loading the seed: %v", err)
 	}
-	f, err := front.Start(e.Server)
+	f, err := start(e.Server)
 	if err != nil {
 		t.Fatalf("starting the emulator: %v", err)
 	}
@@ -157,6 +168,9 @@ func (e *Emulator) Await(kind string, n int) {
 		e.t.Fatalf("waiting for %d requests of kind %q: %v; there were %v", n, kind, err, e.Requests())
 	}
 }
+
+// CertPEM is the certificate to trust.
+func (e *Emulator) CertPEM() []byte { return e.front.CertPEM() }
 
 // Addr is where the emulator speaks TLS for every host name, as host:port.
 func (e *Emulator) Addr() string { return e.front.Addr() }

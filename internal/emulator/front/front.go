@@ -1,8 +1,8 @@
 // Package front puts an emulator on the network: certificates of an authority of its own, a TLS listener for all host names at once, and an HTTP
 // proxy that leads clients there under the real names.
 //
-// Everything listens on the loopback interface only. The authority's private key is never written anywhere. The package imports
-// internal/emulator and nothing else of the module. A Front may be used from any number of goroutines.
+// Everything listens on the loopback interface, except TLS where an address of a private network is asked for. The authority's private key is never
+// written anywhere. The package imports internal/emulator and nothing else of the module. A Front may be used from any number of goroutines.
 package front
 
 import (
@@ -11,9 +11,11 @@ import (
 	"crypto/x509"
 	"errors"
 	"fmt"
+	"io/fs"
 	"log"
 	"net"
 	"net/http"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -35,14 +37,41 @@ type Front struct {
 }
 
 // Start listens on two free ports of 127.0.0.1: TLS for every host name, and the proxy. Stop ends it.
-func Start(server *emulator.Server) (*Front, error) {
+func Start(server *emulator.Server) (*Front, error) { return start(server, "127.0.0.1:0") }
+
+// StartAt is Start with an address for TLS, such as 10.200.0.1:443, which clients reach under the real host names by their DNS.
+func StartAt(server *emulator.Server, address string) (*Front, error) {
+	if err := CheckAddress(address); err != nil {
+		return nil, err
+	}
+	return start(server, address)
+}
+
+// CheckAddress refuses what no client could be led to, and addresses at which the world could reach the emulator: it is made for tests, not to be attacked.
+func CheckAddress(address string) error {
+	at, err := netip.ParseAddrPort(address)
+	ip := at.Addr().Unmap()
+	switch {
+	case err != nil:
+		return fmt.Errorf("%q is not an IP address and a port: use one of this machine's that clients reach, as in 10.200.0.1:443", address)
+	case at.Port() == 0:
+		return fmt.Errorf("%q has no port: use 443, since clients of the real names connect there", address)
+	case ip.IsUnspecified():
+		return fmt.Errorf("%q is every address of this machine: name the one that clients reach, as in 10.200.0.1:443", address)
+	case !ip.IsLoopback() && !ip.IsPrivate() && !ip.IsLinkLocalUnicast():
+		return fmt.Errorf("%q is not of a private network: the emulator is for tests and must not be reached from elsewhere", address)
+	}
+	return nil
+}
+
+func start(server *emulator.Server, address string) (*Front, error) {
 	ca, err := newAuthority()
 	if err != nil {
 		return nil, err
 	}
 	f := &Front{server: server, authority: ca}
-	if f.tlsAt, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
-		return nil, fmt.Errorf("listening for TLS: %w", err)
+	if f.tlsAt, err = net.Listen("tcp", address); err != nil {
+		return nil, fmt.Errorf("listening for TLS: %w%s", err, hint(err))
 	}
 	if f.proxyAt, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
 		f.tlsAt.Close()
@@ -57,6 +86,13 @@ func Start(server *emulator.Server) (*Front, error) {
 	f.serve(func() error { return f.web.ServeTLS(f.conns, "", "") })
 	f.serve(func() error { return f.proxy.Serve(f.proxyAt) })
 	return f, nil
+}
+
+func hint(err error) string {
+	if errors.Is(err, fs.ErrPermission) {
+		return " (ports below 1024 need root, or CAP_NET_BIND_SERVICE)"
+	}
+	return ""
 }
 
 // discard keeps handshake failures of clients that do not trust the authority off the terminal: the client says so itself.

@@ -2,6 +2,7 @@ package front_test
 
 import (
 	"bufio"
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -14,6 +15,7 @@ import (
 	"testing"
 
 	"keymount/internal/emulator/emulatortest"
+	"keymount/internal/emulator/front"
 )
 
 func start(t *testing.T) *emulatortest.Emulator {
@@ -111,5 +113,53 @@ func TestNothingIsSmuggledThroughTheProxy(t *testing.T) {
 	b, _ := io.ReadAll(conn) // the emulator closes it, with a reset or without
 	if strings.Count(string(b), "HTTP/1.") > 1 || strings.Contains(string(b), "example.com") {
 		t.Errorf("got %q", b)
+	}
+}
+
+// At an address of its own it is found under the real names by whatever resolves them, without the proxy.
+func TestListenAddress(t *testing.T) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	address := l.Addr().String()
+	l.Close()
+	e := emulatortest.StartAt(t, emulatortest.DefaultSeed("myvault"), address)
+	if e.Addr() != address {
+		t.Fatalf("it listens at %s, not %s", e.Addr(), address)
+	}
+	roots := x509.NewCertPool()
+	if !roots.AppendCertsFromPEM(e.CertPEM()) {
+		t.Fatal("CertPEM is no certificate")
+	}
+	tr := &http.Transport{TLSClientConfig: &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
+		DialContext: func(ctx context.Context, network, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, network, address)
+		}}
+	defer tr.CloseIdleConnections()
+	resp, err := (&http.Client{Transport: tr}).Get("https://myvault.vault.azure.net/secrets?api-version=7.4")
+	if err != nil || resp.StatusCode != 401 {
+		t.Fatalf("%v", err)
+	}
+	resp.Body.Close()
+	if _, err := front.StartAt(e.Server, address); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Errorf("a second one at the same address: %v", err)
+	}
+}
+
+func TestAddressesThatAreRefused(t *testing.T) {
+	for address, want := range map[string]string{
+		"": "not an IP address and a port", "10.200.0.1": "not an IP address and a port", "vault.example:443": "not an IP address and a port",
+		"10.200.0.1:0": "has no port", "0.0.0.0:443": "every address", "[::]:443": "every address", "[::ffff:0.0.0.0]:443": "every address",
+		"8.8.8.8:443": "not of a private network", "[2001:db8::1]:443": "not of a private network",
+	} {
+		if err := front.CheckAddress(address); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want %q", address, err, want)
+		}
+	}
+	for _, address := range []string{"10.200.0.1:443", "127.0.0.1:8443", "[fd00::1]:443", "169.254.1.1:443"} {
+		if err := front.CheckAddress(address); err != nil {
+			t.Error(err)
+		}
 	}
 }
