@@ -29,12 +29,13 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Short: "Make Keymount's container images without Docker",
 		Long: `images makes container images as OCI layouts in tar files. No Docker, no registry and no root are needed.
 
+  images build   makes the images of a release: programs, digests, bills of material
   images pack    puts files into an image of one layer, for tests`,
 		SilenceErrors:     true,
 		SilenceUsage:      true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
-	root.AddCommand(packCommand())
+	root.AddCommand(buildCommand(), packCommand())
 	root.SetArgs(args)
 	root.SetOut(stdout)
 	root.SetErr(stderr)

@@ -64,7 +64,7 @@ func (l *tarLayer) store(w, plain io.Writer) error {
 	if !l.opt.Gzip {
 		return l.write(io.MultiWriter(w, plain))
 	}
-	zip, err := gzip.NewWriterLevel(w, gzip.BestCompression)
+	zip, err := gzip.NewWriterLevel(w, gzip.DefaultCompression)
 	if err != nil {
 		return err
 	}
