@@ -13,9 +13,6 @@ import (
 	"keymount/internal/process"
 )
 
-// maxShareReadsFor bounds --share-reads-for: a mount must not be served what a vault said long ago.
-const maxShareReadsFor = time.Minute
-
 // options are what the flags say.
 type options struct {
 	endpoint          string
@@ -24,7 +21,24 @@ type options struct {
 	constructPEMChain bool
 	separateFiles     bool
 	shareReadsFor     time.Duration
+	userAgent         string
+	health            healthOptions
+	metrics           metricsOptions
+	waiting           []string // flags that were given and wait for identity bindings
 	log               logging.Options
+}
+
+type healthOptions struct {
+	port    int
+	path    string
+	timeout time.Duration
+}
+
+type metricsOptions struct {
+	backend   string
+	port      int
+	pprof     bool
+	pprofPort int
 }
 
 // parse reads the command line. One dash or two are the same, as with upstream, which uses the same package. Help goes to
@@ -33,8 +47,65 @@ func parse(args []string, out io.Writer) (*options, error) {
 	opt := &options{}
 	flags := flag.NewFlagSet("keymount-azure", flag.ContinueOnError)
 	flags.SetOutput(io.Discard) // errors are returned, and printed once
+	groups := register(flags, opt)
+	switch err := flags.Parse(args); {
+	case errors.Is(err, flag.ErrHelp):
+		printHelp(out, flags, groups)
+		return nil, err
+	case err != nil:
+		return nil, process.UsageError{Err: err}
+	}
+	flags.Visit(func(f *flag.Flag) {
+		if waits(f.Name) && f.Value.String() != "" {
+			opt.waiting = append(opt.waiting, "--"+f.Name)
+		}
+	})
+	if err := check(flags, opt); err != nil {
+		return nil, process.UsageError{Err: err}
+	}
+	return opt, nil
+}
+
+// waits says of which flags the meaning is not there yet. They are taken, since existing manifests give them.
+func waits(name string) bool { return name == "token-proxy-url" || name == "sni-name" }
+
+// A group is flags that belong together in help.
+type group struct {
+	title string
+	names []string
+}
+
+// register adds the flags, group by group, in the order in which help shows them.
+func register(flags *flag.FlagSet, opt *options) []group {
+	var groups []group
+	seen := map[string]bool{}
+	add := func(title string, register func()) {
+		register()
+		g := group{title: title}
+		flags.VisitAll(func(f *flag.Flag) {
+			if !seen[f.Name] {
+				seen[f.Name] = true
+				g.names = append(g.names, f.Name)
+			}
+		})
+		groups = append(groups, g)
+	}
+	add("Provider", func() { providerFlags(flags, opt) })
+	add("Health", func() { healthFlags(flags, &opt.health) })
+	add("Metrics and profiles", func() { metricsFlags(flags, &opt.metrics) })
+	add("Logs and help", func() {
+		opt.log.Register(flags)
+		flags.BoolVar(&opt.version, "version", false, "print version and build date as JSON, and exit")
+	})
+	add("Taken, and named in a warning: identity bindings are not there yet", func() {
+		flags.String("token-proxy-url", "", "`address` of their token proxy")
+		flags.String("sni-name", "", "`name` of its TLS server")
+	})
+	return groups
+}
+
+func providerFlags(flags *flag.FlagSet, opt *options) {
 	flags.StringVar(&opt.endpoint, "endpoint", "unix:///tmp/azure.sock", "where to serve: `unix:///path` or tcp://host:port")
-	flags.BoolVar(&opt.version, "version", false, "print version and build date as JSON, and exit")
 	flags.StringVar(&opt.cloudName, "cloud-name", "", "the `cloud` of classes that name none (default AzurePublicCloud)")
 	flags.BoolVar(&opt.constructPEMChain, "construct-pem-chain", true,
 		"order the certificates of a PFX: leaf, intermediates, root")
@@ -42,71 +113,44 @@ func parse(args []string, out io.Writer) (*options, error) {
 		"also write NAME.crt and NAME.key for a secret that is a certificate")
 	flags.DurationVar(&opt.shareReadsFor, "share-reads-for", azure.DefaultShareFor,
 		"a read that began up to this `time` before a mount may serve it, for the same identity only; 0s shares only reads in flight")
-	opt.log.Register(flags)
-	refused := ""
-	for _, name := range later() {
-		flags.Var(notYet{name, &refused}, name, "")
-	}
-	switch err := flags.Parse(args); {
-	case errors.Is(err, flag.ErrHelp):
-		printHelp(out, flags)
-		return nil, err
-	case refused != "": // the package's own text speaks of a wrong value
-		return nil, process.UsageError{Err: fmt.Errorf("--%s: this version does not have it; it comes with the whole provider", refused)}
-	case err != nil:
-		return nil, process.UsageError{Err: err}
-	case opt.shareReadsFor < 0 || opt.shareReadsFor > maxShareReadsFor:
-		return nil, process.UsageError{Err: fmt.Errorf("--share-reads-for %v: give a duration from 0s to %v", opt.shareReadsFor, maxShareReadsFor)}
-	case flags.NArg() > 0:
-		return nil, process.UsageError{Err: fmt.Errorf("unexpected argument %q: there are only flags", flags.Arg(0))}
-	}
-	return opt, nil
+	flags.StringVar(&opt.userAgent, "custom-user-agent", "", "`words` to add to the user agent of requests to vaults and Entra ID")
 }
 
-// later are upstream's flags that this program does not have yet.
-func later() []string {
-	return []string{
-		"enable-pprof", "pprof-port", "healthz-port", "healthz-path", "healthz-timeout", "metrics-backend",
-		"prometheus-port", "custom-user-agent", "token-proxy-url", "sni-name",
-	}
+func healthFlags(flags *flag.FlagSet, h *healthOptions) {
+	flags.IntVar(&h.port, "healthz-port", 8989, "`port`, on all interfaces, of liveness and /readyz; 0 switches them off")
+	flags.StringVar(&h.path, "healthz-path", "/healthz", "`path` of liveness: whether the provider answers on its own socket")
+	flags.DurationVar(&h.timeout, "healthz-timeout", 5*time.Second, "`time` that it may take to do so")
 }
 
-// notYet refuses a flag rather than let it seem to work.
-type notYet struct {
-	name    string
-	refused *string // set to name if the flag is given
+func metricsFlags(flags *flag.FlagSet, m *metricsOptions) {
+	flags.StringVar(&m.backend, "metrics-backend", backend, "`kind` of metrics; there is one")
+	flags.IntVar(&m.port, "prometheus-port", 8898, "`port`, on all interfaces, of /metrics; 0 switches them off")
+	flags.BoolVar(&m.pprof, "enable-pprof", false, "serve profiles of this process, on the loopback interface (kubectl port-forward reaches it)")
+	flags.IntVar(&m.pprofPort, "pprof-port", 6060, "`port` for them")
 }
 
-func (notYet) String() string   { return "" }
-func (notYet) IsBoolFlag() bool { return true } // so that no value is needed to be told
-func (f notYet) Set(string) error {
-	*f.refused = f.name
-	return errors.New("not there yet")
-}
-
-func printHelp(out io.Writer, flags *flag.FlagSet) {
+func printHelp(out io.Writer, flags *flag.FlagSet, groups []group) {
 	fmt.Fprint(out, `keymount-azure serves the Azure Key Vault provider to the Secrets Store CSI Driver.
 
 Usage: keymount-azure [flags]      (one dash or two)
-
 `)
 	var without []string
-	flags.VisitAll(func(f *flag.Flag) {
-		_, later := f.Value.(notYet)
-		switch {
-		case later:
-		case logging.WithoutEffect(f):
-			without = append(without, "--"+f.Name)
-		default:
-			name, usage := flag.UnquoteUsage(f)
+	for _, g := range groups {
+		fmt.Fprintf(out, "\n%s:\n", g.title)
+		for _, name := range g.names {
+			f := flags.Lookup(name)
+			if logging.WithoutEffect(f) {
+				without = append(without, "--"+f.Name)
+				continue
+			}
+			value, usage := flag.UnquoteUsage(f)
 			if f.DefValue != "" && f.DefValue != "false" && f.DefValue != "0" {
 				usage += fmt.Sprintf(" (default %s)", f.DefValue)
 			}
-			fmt.Fprintf(out, "  %-40s %s\n", strings.TrimSpace("--"+f.Name+" "+name), usage)
+			fmt.Fprintf(out, "  %-40s %s\n", strings.TrimSpace("--"+f.Name+" "+value), usage)
 		}
-	})
-	fmt.Fprintf(out, "\nTaken for compatibility, without effect:\n  %s\n\nNot there yet:\n  --%s\n",
-		strings.Join(without, " "), strings.Join(later(), " --"))
+	}
+	fmt.Fprintf(out, "\nTaken for compatibility, without effect:\n  %s\n", strings.Join(without, " "))
 	fmt.Fprint(out, `
 Environment: HTTPS_PROXY, NO_PROXY, SSL_CERT_FILE, AZURE_ENVIRONMENT_FILEPATH, AZURE_AUTHORITY_HOST.
 Exit codes: 0 stopped by a signal, 1 failed, 2 wrong command line.

@@ -1,6 +1,6 @@
 // Command keymount-azure serves the Azure Key Vault provider on a socket, for the Secrets Store CSI Driver or to keep network
-// code out of a privileged process. It owns the flags and their meaning, puts internal/azure behind
-// internal/provider/plugin, and is the only place that exits.
+// code out of a privileged process. It owns the flags and their meaning, puts internal/azure into internal/providerd, and is
+// the only place that exits.
 package main
 
 import (
@@ -8,11 +8,15 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"log/slog"
 	"os"
+	"strings"
 
 	"keymount/internal/azure"
 	"keymount/internal/process"
 	"keymount/internal/provider/plugin"
+	"keymount/internal/providerd"
+	"keymount/internal/socket"
 )
 
 // Set at link time.
@@ -21,8 +25,11 @@ var (
 	buildDate = ""
 )
 
-// runtimeName is what upstream's provider calls itself in the Version call.
-const runtimeName = "secrets-store-csi-driver-provider-azure"
+// What upstream's provider calls itself: in the Version call, and in the labels of its metrics.
+const (
+	runtimeName = "secrets-store-csi-driver-provider-azure"
+	serviceName = "csi-secrets-store-provider-azure"
+)
 
 func main() { os.Exit(process.Main("keymount-azure", run)) }
 
@@ -43,6 +50,27 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return err
 	}
 	defer closeLog()
+	cfg, err := config(opt, log)
+	if err != nil {
+		return err
+	}
+	if len(opt.waiting) > 0 {
+		log.Warn("identity bindings are not there yet, so these flags have no effect, and classes with useAzureTokenProxy are refused",
+			"flags", strings.Join(opt.waiting, " "))
+	}
+	return providerd.Run(ctx, cfg)
+}
+
+// config puts the provider behind the socket, health and metrics that the flags ask for.
+func config(opt *options, log *slog.Logger) (providerd.Config, error) {
+	if !strings.EqualFold(opt.metrics.backend, backend) {
+		return providerd.Config{}, fmt.Errorf("unsupported metrics backend %s: there is only %s", opt.metrics.backend, backend)
+	}
+	endpoint, err := socket.ParseEndpoint(opt.endpoint)
+	if err != nil {
+		return providerd.Config{}, fmt.Errorf("failed to parse endpoint: %w", err)
+	}
+	instruments := providerd.NewInstruments(azure.Name, serviceName, version)
 	azureProvider, err := azure.New(azure.Config{
 		CloudName:                      opt.cloudName,
 		CloudFile:                      os.Getenv("AZURE_ENVIRONMENT_FILEPATH"),
@@ -50,24 +78,19 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		ConstructPEMChain:              opt.constructPEMChain,
 		WriteCertAndKeyInSeparateFiles: opt.separateFiles,
 		ShareFor:                       opt.shareReadsFor,
-		UserAgent:                      "keymount-azure/" + version,
+		UserAgent:                      strings.TrimSpace("keymount-azure/" + version + " " + opt.userAgent),
+		Observe:                        func(r azure.Read) { instruments.Read(r.ObjectType, r.Took, r.Err) },
 		Logger:                         log,
 	})
 	if err != nil {
-		return fmt.Errorf("failed validating default cloud environment: %w", err)
+		return providerd.Config{}, fmt.Errorf("failed validating default cloud environment: %w", err)
 	}
-	l, err := plugin.Listen(opt.endpoint)
-	if err != nil {
-		return err
-	}
-	if l.Addr().Network() != "unix" {
-		log.Warn("secrets are served in the clear to whoever reaches this port: prefer a unix socket", "address", l.Addr().String())
-	}
-	log.Info("serving", "address", l.Addr().String(), "version", version)
-	info := plugin.Info{RuntimeName: runtimeName, RuntimeVersion: version}
-	if err := plugin.NewServer(azureProvider, info, log).Serve(ctx, l); err != nil {
-		return err
-	}
-	log.Info("stopped")
-	return nil
+	return providerd.Config{
+		Name: azure.Name, Provider: azureProvider,
+		Info:     plugin.Info{RuntimeName: runtimeName, RuntimeVersion: version},
+		Endpoint: endpoint,
+		Health:   everywhere(opt.health.port), HealthPath: opt.health.path, HealthWithin: opt.health.timeout,
+		Metrics: everywhere(opt.metrics.port), Profiles: profilesAt(opt.metrics),
+		Instruments: instruments, Log: log,
+	}, nil
 }

@@ -3,7 +3,9 @@ package main
 import (
 	"context"
 	"fmt"
+	"io"
 	"net"
+	"net/http"
 	"os"
 	"strings"
 	"syscall"
@@ -25,9 +27,11 @@ func TestScripts(t *testing.T) {
 		Dir: "testdata",
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
 			"answers":    answers,
+			"get":        get,
 			"hardened":   hardened,
 			"leave-over": leaveOver,
 			"mode":       mode,
+			"ports":      ports,
 			"terminate":  terminate,
 		},
 	})
@@ -40,6 +44,38 @@ func answers(ts *testscript.TestScript, _ bool, args []string) {
 	info, err := c.Version(context.Background())
 	ts.Check(err)
 	ts.Stdout().Write([]byte(info.RuntimeName + " " + info.RuntimeVersion + "\n"))
+}
+
+// ports NAME... sets variables to ports that nobody has.
+func ports(ts *testscript.TestScript, _ bool, args []string) {
+	for _, name := range args {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		ts.Check(err)
+		defer l.Close() // after all are chosen, so that they differ
+		_, port, err := net.SplitHostPort(l.Addr().String())
+		ts.Check(err)
+		ts.Setenv(name, port)
+	}
+}
+
+// get STATUS URL prints what is served there, and fails if nothing is or its status is another.
+func get(ts *testscript.TestScript, neg bool, args []string) {
+	client := &http.Client{Transport: &http.Transport{DisableKeepAlives: true}}
+	resp, err := client.Get(args[1])
+	if neg {
+		if err == nil {
+			ts.Fatalf("somebody answers %s: %s", args[1], resp.Status)
+		}
+		return
+	}
+	ts.Check(err)
+	defer resp.Body.Close()
+	body, err := io.ReadAll(resp.Body)
+	ts.Check(err)
+	ts.Stdout().Write(body)
+	if fmt.Sprint(resp.StatusCode) != args[0] {
+		ts.Fatalf("%s: %s: %s", args[1], resp.Status, body)
+	}
 }
 
 // leave-over SOCKET makes a socket that nobody serves.

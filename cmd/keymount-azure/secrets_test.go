@@ -5,6 +5,9 @@ import (
 	"context"
 	"encoding/base64"
 	"fmt"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,7 +32,8 @@ func TestNothingPrintedIsSecret(t *testing.T) {
 			t.Parallel()
 			e := emulatortest.Start(t, emulatortest.DefaultSeed("myvault"))
 			e.PutSecret("myvault", "alpha", value)
-			p := start(t, e, "-v=10", format)
+			metrics := freePort(t)
+			p := start(t, e, "-v=10", format, "--prometheus-port="+metrics)
 			said := &bytes.Buffer{}
 			served := 0
 			patience := time.Minute
@@ -61,8 +65,10 @@ func TestNothingPrintedIsSecret(t *testing.T) {
 				askAll()
 				clear()
 			}
-			printed := p.stop(t) + said.String()
-			for _, want := range []string{"call served", "call failed", "Authorization: REDACTED"} {
+			measured := scraped(t, metrics)
+			printed := p.stop(t) + said.String() + measured
+			for _, want := range []string{"call served", "call failed", "Authorization: REDACTED", `keyvault_request_count{error="",object_name="",object_type="secret"`,
+				`keyvault_request_count{error="denied"`, `keymount_provider_token_fetches_total{provider="azure",result="failed"} `} {
 				if !strings.Contains(printed, want) {
 					t.Fatalf("the log has no %q, so the test shows nothing:\n%s", want, printed)
 				}
@@ -75,6 +81,33 @@ func TestNothingPrintedIsSecret(t *testing.T) {
 			}
 		})
 	}
+}
+
+func freePort(t *testing.T) string {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return fmt.Sprint(l.Addr().(*net.TCPAddr).Port)
+}
+
+func scraped(t *testing.T, port string) string {
+	t.Helper()
+	resp, err := http.Get("http://127.0.0.1:" + port + "/metrics")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := strings.Count(string(text), "\n"); n > 1000 {
+		t.Errorf("%d lines of metrics", n)
+	}
+	return string(text)
 }
 
 // odd are faults of Entra ID and of the vault.
@@ -132,7 +165,7 @@ func start(t *testing.T, e *emulatortest.Emulator, args ...string) *running {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "azure.sock")
-	p := &running{cmd: exec.Command("keymount-azure", append([]string{"--endpoint", "unix://" + socket}, args...)...)}
+	p := &running{cmd: exec.Command("keymount-azure", append([]string{"--endpoint", "unix://" + socket, "--healthz-port=0", "--prometheus-port=0"}, args...)...)}
 	p.cmd.Env = append(append(os.Environ(), e.Env()...), "GORACE=atexit_sleep_ms=0", "AZURE_SDK_GO_LOGGING=all")
 	p.cmd.Stdout, p.cmd.Stderr = &p.stdout, &p.stderr
 	if err := p.cmd.Start(); err != nil {

@@ -30,7 +30,7 @@ func program(t *testing.T, e *emulatortest.Emulator) provider.Provider {
 		t.Fatal(err)
 	}
 	socket := filepath.Join(dir, "azure.sock")
-	cmd := exec.Command("keymount-azure", "--endpoint", "unix://"+socket, "--share-reads-for", "0s")
+	cmd := exec.Command("keymount-azure", "--endpoint", "unix://"+socket, "--share-reads-for", "0s", "--healthz-port=0", "--prometheus-port=0")
 	cmd.Env = append(append(os.Environ(), e.Env()...), "GORACE=atexit_sleep_ms=0")
 	var stderr bytes.Buffer
 	cmd.Stderr = &stderr

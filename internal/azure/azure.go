@@ -47,10 +47,19 @@ type Config struct {
 	TryTimeout            time.Duration
 	// ShareFor is how long before a call a read may have started that serves it; 0 shares only what is in flight.
 	ShareFor time.Duration
-	// UserAgent names the program to vaults.
+	// UserAgent names the program to vaults and to Entra ID.
 	UserAgent string
+	// Observe is told of every version of an object that was read and every history that was listed; nil means nobody is.
+	Observe func(Read)
 	// Logger gets what no caller could be told, such as the stack of a defect; nil means nobody does.
 	Logger *slog.Logger
+}
+
+// A Read is what came of one object of a class.
+type Read struct {
+	ObjectType string // "secret", "key" or "cert"
+	Err        error  // may name the object: no value for a label
+	Took       time.Duration
 }
 
 // A Provider reads from Azure Key Vault.
@@ -73,7 +82,10 @@ func New(cfg Config) (*Provider, error) {
 		cfg.Transport = identity.NewTransport()
 	}
 	if cfg.Identity == nil {
-		cfg.Identity = identity.NewFromRequest(identity.Config{Transport: cfg.Transport, Logger: cfg.Logger})
+		cfg.Identity = identity.NewFromRequest(identity.Config{Transport: cfg.Transport, UserAgent: cfg.UserAgent, Logger: cfg.Logger})
+	}
+	if cfg.Observe == nil {
+		cfg.Observe = func(Read) {}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"keymount/internal/azure/encode"
 	"keymount/internal/azure/params"
@@ -18,7 +19,9 @@ func (m *mount) history(ctx context.Context, o *params.Object) ([]string, error)
 	if err := m.room(ctx, o); err != nil {
 		return nil, err
 	}
+	start := time.Now()
 	all, err := m.vault.Versions(ctx, m.who, m.spec.VaultURL(), vault.Kind(o.Kind), o.Name)
+	m.cfg.Observe(Read{string(o.Kind), err, time.Since(start)})
 	if err != nil {
 		return nil, err
 	}
@@ -47,11 +50,13 @@ func (m *mount) history(ctx context.Context, o *params.Object) ([]string, error)
 }
 
 // readVersion reads one version of an object, "" for the newest, and turns it into files.
-func (m *mount) readVersion(ctx context.Context, o *params.Object, version string, index int) (part, error) {
-	out := part{object: o}
+func (m *mount) readVersion(ctx context.Context, o *params.Object, version string, index int) (out part, err error) {
+	out.object = o
 	if err := m.room(ctx, o); err != nil {
 		return out, err
 	}
+	start := time.Now()
+	defer func() { m.cfg.Observe(Read{string(o.Kind), err, time.Since(start)}) }()
 	var files encode.Files
 	var wrong error // with the object, not with reading it
 	switch o.Kind {

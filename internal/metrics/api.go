@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"keymount/internal/scrape"
 )
 
 // api is about requests to the API server.
@@ -17,9 +19,9 @@ type api struct {
 
 func newAPI() api {
 	return api{
-		total: counter("api_requests_total", "Requests to the API server; code is \"error\" where there was no answer.",
+		total: scrape.Counter("api_requests_total", "Requests to the API server; code is \"error\" where there was no answer.",
 			"verb", "resource", "code"),
-		duration: histogram("api_request_duration_seconds", "How long the API server took to answer, until the body began; without watches.",
+		duration: scrape.Histogram("api_request_duration_seconds", "How long the API server took to answer, until the body began; without watches.",
 			"verb", "resource"),
 	}
 }

@@ -5,6 +5,8 @@ import (
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
+
+	"keymount/internal/scrape"
 )
 
 // calls are about kubelet's calls of the CSI services.
@@ -15,8 +17,8 @@ type calls struct {
 
 func newCalls() calls {
 	return calls{
-		inFlight: gauge("csi_calls_in_flight", "CSI calls that are being answered.", "method"),
-		duration: histogram("csi_call_duration_seconds", "How long CSI calls took, by the gRPC code of the answer.", "method", "code"),
+		inFlight: scrape.Gauge("csi_calls_in_flight", "CSI calls that are being answered.", "method"),
+		duration: scrape.Histogram("csi_call_duration_seconds", "How long CSI calls took, by the gRPC code of the answer.", "method", "code"),
 	}
 }
 

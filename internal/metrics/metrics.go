@@ -8,18 +8,14 @@
 package metrics
 
 import (
-	"fmt"
 	"log/slog"
 	"net/http"
-	"runtime"
-	"strings"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
-	"github.com/prometheus/client_golang/prometheus/collectors"
-	"github.com/prometheus/client_golang/prometheus/promhttp"
 
 	"keymount/internal/provider"
+	"keymount/internal/scrape"
 )
 
 // Config is what is measured elsewhere and asked for at each scrape, from any goroutine. Everything may be left out, and is
@@ -63,7 +59,7 @@ type Metrics struct {
 
 	upstream   upstream
 	operations operations
-	fetches    fetches
+	fetches    scrape.Fetches
 	calls      calls
 	api        api
 }
@@ -77,54 +73,28 @@ func New(cfg Config) *Metrics {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
 	m := &Metrics{
-		cfg: cfg, registry: prometheus.NewRegistry(),
+		cfg: cfg, registry: scrape.NewRegistry(cfg.Version, cfg.Commit),
 		providers:  names{most: maxProviders},
 		codes:      names{most: maxCodes},
 		upstream:   newUpstream(),
 		operations: newOperations(),
-		fetches:    newFetches(),
+		fetches:    scrape.NewFetches(),
 		calls:      newCalls(),
 		api:        newAPI(),
 	}
 	for name := range cfg.Meters {
 		m.providers.add(name)
 	}
-	build := gauge("build_info", "What runs here; the value is always 1.", "version", "commit", "go_version")
-	build.WithLabelValues(strings.ToValidUTF8(cfg.Version, "?"), strings.ToValidUTF8(cfg.Commit, "?"), runtime.Version()).Set(1)
-	m.registry.MustRegister( // panics only if two instruments have one name, which the tests would show
-		collectors.NewGoCollector(),
-		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
-		build, &scraped{m},
-	)
-	for _, group := range []interface{ all() []prometheus.Collector }{m.upstream, m.operations, m.fetches, m.calls, m.api} {
+	m.registry.MustRegister(&scraped{m}) // panics only if two instruments have one name, which the tests would show
+	for _, group := range []interface{ all() []prometheus.Collector }{m.upstream, m.operations, m.calls, m.api} {
 		m.registry.MustRegister(group.all()...)
 	}
+	m.registry.MustRegister(m.fetches.Collectors()...)
 	return m
 }
 
-const (
-	// maxScrapes bounds the scrapes that are served at a time, and scrapeWithin their time: the endpoint asks nobody who
-	// they are.
-	maxScrapes   = 4
-	scrapeWithin = 10 * time.Second
-)
-
 // Handler serves the metrics on every path. What cannot be collected is left out and logged; the rest is served.
-func (m *Metrics) Handler() http.Handler {
-	return promhttp.HandlerFor(m.registry, promhttp.HandlerOpts{
-		ErrorLog:            scrapeLog{m.cfg.Log},
-		ErrorHandling:       promhttp.ContinueOnError,
-		MaxRequestsInFlight: maxScrapes,
-		Timeout:             scrapeWithin,
-	})
-}
-
-type scrapeLog struct{ log *slog.Logger }
-
-// Println implements promhttp.Logger.
-func (l scrapeLog) Println(v ...any) {
-	l.log.Warn("scrape of metrics failed", "err", fmt.Sprint(v...))
-}
+func (m *Metrics) Handler() http.Handler { return scrape.Handler(m.registry, m.cfg.Log) }
 
 // providerLabel is the label of a provider's name: "" for none, "unknown" for one that nobody has found here.
 func (m *Metrics) providerLabel(name string) string {
@@ -135,23 +105,4 @@ func (m *Metrics) providerLabel(name string) string {
 		return name
 	}
 	return "unknown"
-}
-
-// buckets resolve from 1 ms, a mount without a network, to kubelet's two minutes.
-func buckets() []float64 {
-	return []float64{.001, .0025, .005, .01, .025, .05, .1, .25, .5, 1, 2.5, 5, 10, 30, 60, 120}
-}
-
-const namespace = "keymount"
-
-func counter(name, help string, labels ...string) *prometheus.CounterVec {
-	return prometheus.NewCounterVec(prometheus.CounterOpts{Namespace: namespace, Name: name, Help: help}, labels)
-}
-
-func gauge(name, help string, labels ...string) *prometheus.GaugeVec {
-	return prometheus.NewGaugeVec(prometheus.GaugeOpts{Namespace: namespace, Name: name, Help: help}, labels)
-}
-
-func histogram(name, help string, labels ...string) *prometheus.HistogramVec {
-	return prometheus.NewHistogramVec(prometheus.HistogramOpts{Namespace: namespace, Name: name, Help: help, Buckets: buckets()}, labels)
 }

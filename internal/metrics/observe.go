@@ -8,6 +8,7 @@ import (
 
 	"keymount/internal/provider"
 	"keymount/internal/publish"
+	"keymount/internal/scrape"
 )
 
 var _ publish.Observer = (*Metrics)(nil)
@@ -23,13 +24,13 @@ type operations struct {
 
 func newOperations() operations {
 	return operations{
-		total: counter("volume_operations_total", "Calls for one volume, by what came of them.", "operation", "provider", "result"),
-		failures: counter("volume_failures_total", "Calls for one volume that failed, by the kind of failure and what it left of the volume.",
+		total: scrape.Counter("volume_operations_total", "Calls for one volume, by what came of them.", "operation", "provider", "result"),
+		failures: scrape.Counter("volume_failures_total", "Calls for one volume that failed, by the kind of failure and what it left of the volume.",
 			"operation", "provider", "kind", "state"),
-		duration: histogram("volume_operation_duration_seconds", "How long calls for one volume took, waiting included.", "operation", "result"),
-		unfinished: counter("volume_unfinished_total", "What failed after the files were in place: removing old ones, the record, status, synced Secrets.",
+		duration: scrape.Histogram("volume_operation_duration_seconds", "How long calls for one volume took, waiting included.", "operation", "result"),
+		unfinished: scrape.Counter("volume_unfinished_total", "What failed after the files were in place: removing old ones, the record, status, synced Secrets.",
 			"operation"),
-		lastSuccess: gauge("provider_last_success_timestamp_seconds", "When a volume last got its content from the provider.", "provider"),
+		lastSuccess: scrape.Gauge("provider_last_success_timestamp_seconds", "When a volume last got its content from the provider.", "provider"),
 	}
 }
 

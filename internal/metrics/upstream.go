@@ -7,6 +7,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus"
 
 	"keymount/internal/publish"
+	"keymount/internal/scrape"
 )
 
 // upstream holds the instruments of upstream's driver, under the names that it really exports (its documentation lists
@@ -26,7 +27,7 @@ func newUpstream() upstream {
 		return prometheus.NewCounterVec(prometheus.CounterOpts{Name: name, Help: help}, labels)
 	}
 	seconds := func(name, help string) *prometheus.HistogramVec {
-		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: buckets()}, []string{"os_type"})
+		return prometheus.NewHistogramVec(prometheus.HistogramOpts{Name: name, Help: help, Buckets: scrape.Buckets()}, []string{"os_type"})
 	}
 	return upstream{
 		publish:          count("node_publish_total", "Publish calls that succeeded.", "provider", "os_type"),

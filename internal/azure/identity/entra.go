@@ -23,6 +23,7 @@ import (
 // costs about a millisecond; the discovery document that each new object asks for is kept by discovery.
 type entra struct {
 	transport http.RoundTripper
+	userAgent string
 	log       *slog.Logger
 }
 
@@ -35,7 +36,7 @@ func newEntra(cfg Config) *entra {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
-	return &entra{transport: newDiscovery(rt, cfg.Now), log: log}
+	return &entra{transport: newDiscovery(rt, cfg.Now), userAgent: cfg.UserAgent, log: log}
 }
 
 // byClientSecret is the client credentials grant with a shared secret (RFC 6749 4.4).
@@ -83,13 +84,14 @@ type asking struct {
 	log   *slog.Logger
 
 	transport http.RoundTripper
+	userAgent string
 	mu        sync.Mutex
 	lastErr   error // of the last request, nil if it was answered: azidentity keeps the text of errors only
 	granted   bool  // an answer said that it held a token
 }
 
 func (e *entra) asking(spec Spec, who string) *asking {
-	return &asking{spec: spec, who: who, log: e.log, transport: e.transport}
+	return &asking{spec: spec, who: who, log: e.log, transport: e.transport, userAgent: e.userAgent}
 }
 
 func (a *asking) options() azcore.ClientOptions {
@@ -105,6 +107,9 @@ func (a *asking) options() azcore.ClientOptions {
 
 // Do implements policy.Transporter.
 func (a *asking) Do(req *http.Request) (*http.Response, error) {
+	if a.userAgent != "" {
+		req.Header.Set("User-Agent", a.userAgent) // the SDK's own names no program in more than 24 letters
+	}
 	t := Transporter{RoundTripper: a.transport, AllowHTTP: a.chain}
 	resp, err := t.Do(req)
 	a.mu.Lock()

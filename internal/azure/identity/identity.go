@@ -124,6 +124,8 @@ func (c *Credential) String() string { return c.own.String() }
 type Config struct {
 	// Transport carries the requests to Entra ID; nil means a NewTransport of its own.
 	Transport http.RoundTripper
+	// UserAgent names the program to Entra ID; "" leaves the SDK's own.
+	UserAgent string
 	// Logger gets, at debug level, what error texts leave out because it never repeats, such as trace ids. nil means none.
 	Logger Logger
 	// Now is the clock; nil means time.Now.

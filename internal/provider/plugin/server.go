@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/health"
 	healthpb "google.golang.org/grpc/health/grpc_health_v1"
 	"google.golang.org/grpc/status"
@@ -41,14 +42,26 @@ type Server struct {
 	info     Info
 	log      *slog.Logger
 	stop     time.Duration
+	answered func(Answer)
 
 	v1alpha1.UnimplementedCSIDriverProviderServer
 }
 
 // NewServer returns a server of p that logs one line per call to log, never attributes, secrets or contents.
 func NewServer(p provider.Provider, info Info, log *slog.Logger) *Server {
-	return &Server{provider: p, info: info, log: log, stop: stopWithin}
+	return &Server{provider: p, info: info, log: log, stop: stopWithin, answered: func(Answer) {}}
 }
+
+// An Answer is what came of one call, in closed sets of words.
+type Answer struct {
+	Method string // such as "/v1alpha1.CSIDriverProvider/Mount"
+	Code   string // gRPC's name of it, such as "OK"
+	Kind   string // of the failure; "" if there is none
+	Took   time.Duration
+}
+
+// OnAnswer has f told of every call that is answered, from any number of goroutines. Call it before Serve.
+func (s *Server) OnAnswer(f func(Answer)) { s.answered = f }
 
 // Serve serves on l, which it closes, until ctx is done: then it takes no more calls, waits for those in flight, at most
 // 20 s, ends what is left, and returns nil. Any other end is an error. Serve may be called for several listeners.
@@ -128,7 +141,8 @@ func (s *Server) intercept(ctx context.Context, in any, info *grpc.UnaryServerIn
 	c := &call{}
 	start := time.Now()
 	out, err := s.recovering(context.WithValue(ctx, callKey{}, c), in, next)
-	attrs := []any{"method", info.FullMethod, "duration", time.Since(start)}
+	took := time.Since(start)
+	attrs := []any{"method", info.FullMethod, "duration", took}
 	if info.FullMethod == v1alpha1.CSIDriverProvider_Mount_FullMethodName {
 		attrs = append(attrs, "namespace", clean(c.pod.Namespace, maxObjectBytes), "pod", clean(c.pod.Name, maxObjectBytes))
 	}
@@ -137,9 +151,12 @@ func (s *Server) intercept(ctx context.Context, in any, info *grpc.UnaryServerIn
 		if strings.HasPrefix(info.FullMethod, "/"+v1alpha1.CSIDriverProvider_ServiceDesc.ServiceName+"/") {
 			st = toStatus(err)
 		}
-		s.log.WarnContext(ctx, "call failed", append(attrs, "kind", provider.KindOf(err).String(), "err", st.Message())...)
+		kind := provider.KindOf(err).String()
+		s.answered(Answer{info.FullMethod, st.Code().String(), kind, took})
+		s.log.WarnContext(ctx, "call failed", append(attrs, "kind", kind, "err", st.Message())...)
 		return nil, st.Err()
 	}
+	s.answered(Answer{Method: info.FullMethod, Code: codes.OK.String(), Took: took})
 	if c.bundle == nil {
 		s.log.DebugContext(ctx, "call served", attrs...)
 		return out, nil
