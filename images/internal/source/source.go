@@ -13,8 +13,8 @@ import (
 	"time"
 )
 
-// Compiled are the parts of the tree that the programs are made of.
-var compiled = [...]string{"api", "cmd", "internal", "go.mod", "go.sum"}
+// Parts are the files and folders of the tree that the programs are made of.
+func Parts() []string { return []string{"api", "cmd", "internal", "go.mod", "go.sum"} }
 
 // A Commit is what the images say about their origin, and the time of everything in them.
 type Commit struct {
@@ -53,7 +53,7 @@ func Read(ctx context.Context, dir string) (Commit, error) {
 	if err != nil {
 		return Commit{}, fmt.Errorf("reading the commit's date in %s (%s): %w", dir, remedy, err)
 	}
-	changed, err := git(ctx, dir, append([]string{"status", "--porcelain", "--"}, compiled[:]...)...)
+	changed, err := git(ctx, dir, append([]string{"status", "--porcelain", "--"}, Parts()...)...)
 	if err != nil {
 		return Commit{}, fmt.Errorf("looking for changes in %s (%s): %w", dir, remedy, err)
 	}
