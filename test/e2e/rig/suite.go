@@ -21,6 +21,7 @@ import (
 
 	"keymount/internal/emulator"
 	"keymount/internal/emulator/emulatortest"
+	"keymount/test/e2e/cluster/control"
 )
 
 // Variables by which the runner says where things are.
@@ -50,6 +51,8 @@ const (
 type Suite struct {
 	// Emulator is Azure for the whole cluster. Scenarios use it through their own vault.
 	Emulator *emulatortest.Emulator
+	// Cluster is for faults: components killed, nodes rebooted, networks cut.
+	Cluster *control.Client
 	// Dir is the cluster's folder.
 	Dir string
 
@@ -110,7 +113,11 @@ func variable(t *testing.T, name string) string {
 }
 
 func (s *Suite) connect(ctx context.Context) (err error) {
-	s.api, err = newAPI(ctx, filepath.Join(s.Dir, "kubeconfig-inside"))
+	if s.Cluster, err = control.Dial(s.Dir); err != nil {
+		return err
+	}
+	s.t.Cleanup(s.Cluster.Close)
+	s.api, err = newAPI(ctx, s.Cluster.KubeconfigInside())
 	return err
 }
 
@@ -125,7 +132,7 @@ func (s *Suite) startEmulator(ctx context.Context, t *testing.T) {
 		Issuers: []emulator.IssuerSeed{{URL: Issuer, JWKS: string(jwks)}},
 		Tenants: []emulator.Tenant{{ID: Tenant}},
 	}, Address)
-	s.hosts = &hosts{file: filepath.Join(s.Dir, "hosts"), names: s.Emulator.Server.Hosts}
+	s.hosts = &hosts{file: s.Cluster.Hosts(), names: s.Emulator.Server.Hosts}
 	if err := s.hosts.write(); err != nil {
 		t.Fatal(err)
 	}

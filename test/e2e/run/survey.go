@@ -34,22 +34,28 @@ func (before found) compare(ctx context.Context, p paths) error {
 		if err != nil {
 			return err
 		}
-		var left []string
-		for what := range after {
-			if !before[what] && ours(what, p) {
-				left = append(left, what)
-			}
-		}
+		left := before.leaks(after, p)
 		if len(left) == 0 {
 			return nil
 		}
 		select {
 		case <-ctx.Done():
-			slices.Sort(left)
 			return fmt.Errorf("left behind on this machine:\n  %s", strings.Join(left, "\n  "))
 		case <-time.After(100 * time.Millisecond): // nothing tells when it is gone
 		}
 	}
+}
+
+// leaks are what is there now, was not before, and is a run's.
+func (before found) leaks(after found, p paths) []string {
+	var left []string
+	for what := range after {
+		if !before[what] && ours(what, p) {
+			left = append(left, what)
+		}
+	}
+	slices.Sort(left)
+	return left
 }
 
 func (all found) mounts() error {
