@@ -1,0 +1,76 @@
+{{- /* Values may come from upstream's chart by --reuse-values: none of those that only this chart has may be taken for given. */ -}}
+
+{{- define "keymount-azure.name" -}}
+{{- default .Chart.Name .Values.nameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- define "keymount-azure.fullname" -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $full := printf "%s-%s" .Release.Name $name -}}
+{{- if contains $name .Release.Name }}{{ $full = .Release.Name }}{{ end -}}
+{{- default $full .Values.fullnameOverride | trunc 63 | trimSuffix "-" -}}
+{{- end -}}
+
+{{- /* The selector of upstream's DaemonSet: it cannot be changed, and an upgrade must find its pods. */ -}}
+{{- define "keymount-azure.selector" -}}
+app: {{ include "keymount-azure.name" . }}
+{{- end -}}
+
+{{- define "keymount-azure.labels" -}}
+app: {{ include "keymount-azure.name" . }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
+app.kubernetes.io/name: {{ include "keymount-azure.name" . | quote }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | quote }}
+{{- end -}}
+
+{{- /* Without the chart's version and the like: pods must not be replaced where nothing of theirs changed. */ -}}
+{{- define "keymount-azure.podLabels" -}}
+{{- $labels := dict "app.kubernetes.io/instance" .Release.Name "app.kubernetes.io/name" (include "keymount-azure.name" .) -}}
+{{- $labels = mergeOverwrite $labels (deepCopy (.Values.linux.podLabels | default dict)) -}}
+{{- toYaml (set $labels "app" (include "keymount-azure.name" .)) -}}
+{{- end -}}
+
+{{- /* "true" or "false" as a string, which --set-string gives, means the same. */ -}}
+{{- define "keymount-azure.isTrue" -}}{{ if eq (toString .) "true" }}true{{ end }}{{- end -}}
+{{- define "keymount-azure.isNotFalse" -}}{{ if ne (toString .) "false" }}true{{ end }}{{- end -}}
+
+{{- define "keymount-azure.serviceAccountName" -}}
+{{- (.Values.serviceAccount).name | default "csi-secrets-store-provider-azure" -}}
+{{- end -}}
+
+{{- /* The provider's image. Upstream's has no readiness probe and would never be ready: its own repositories, which are in the values after
+       --reuse-values, stand for the default, and a copy of it is refused. */ -}}
+{{- define "keymount-azure.image" -}}
+{{- $image := dict "repository" "ghcr.io/keymount/keymount-azure" "tag" .Chart.AppVersion "digest" "" -}}
+{{- $given := .Values.linux.image | default dict -}}
+{{- if include "keymount-azure.upstreamImage" . -}}
+  {{- $given = dict -}}
+{{- else if and (regexMatch "(^|/)provider-azure$" ($given.repository | default "")) (regexMatch "^v?1\\." (toString $given.tag)) -}}
+  {{- fail (printf "linux.image.repository=%s, linux.image.tag=%s: this looks like a copy of upstream's provider, which has no readiness probe and would never be ready. Give the repository and the tag of a copy of ghcr.io/keymount/keymount-azure:%s" $given.repository (toString $given.tag) .Chart.AppVersion) -}}
+{{- end -}}
+{{- range $key := list "repository" "tag" "digest" -}}
+  {{- with get $given $key }}{{ $_ := set $image $key (toString .) }}{{ end -}}
+{{- end -}}
+{{- if $image.digest }}{{ $image.repository }}@{{ $image.digest }}{{ else }}{{ $image.repository }}:{{ $image.tag }}{{ end -}}
+{{- end -}}
+
+{{- define "keymount-azure.upstreamImage" -}}
+{{- $repository := (.Values.linux.image).repository | default "" -}}
+{{- if regexMatch "^mcr\\.microsoft\\.com/(oss/(v2/)?azure/secrets-store|k8s/csi/secrets-store)/provider-azure$" $repository }}{{ $repository }}{{ end -}}
+{{- end -}}
+
+{{- /* The name of the priority class, or nothing. On GKE an admission quota refuses system-node-critical outside kube-system. */ -}}
+{{- define "keymount-azure.priorityClassName" -}}
+{{- $name := .Values.linux.priorityClassName | default "" -}}
+{{- $refused := and (ne .Release.Namespace "kube-system") (contains "-gke." .Capabilities.KubeVersion.Version) -}}
+{{- if eq $name "none" -}}
+{{- else if $name }}{{ $name -}}
+{{- else if not $refused }}system-node-critical{{ end -}}
+{{- end -}}
+
+{{- /* The port of the metrics, 0 where they are off. */ -}}
+{{- define "keymount-azure.metricsPort" -}}
+{{- regexFind "[0-9]+$" (toString (.Values.metricsAddr | default (eq (toString .Values.metricsAddr) "0" | ternary "0" "8898"))) | default "8898" -}}
+{{- end -}}
