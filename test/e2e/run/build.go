@@ -27,7 +27,7 @@ const space = 4 << 30
 
 // needs are the programs and files that are installed where they are missing, each with its Debian package.
 func needs() []string {
-	return []string{"busybox=busybox-static", "ip=iproute2", "gcc", "pkg-config", "/usr/include/stdio.h=libc6-dev", "/usr/include/seccomp.h=libseccomp-dev"}
+	return []string{"busybox=busybox-static", "ip=iproute2", "mount", "gcc", "pkg-config", "/usr/include/stdio.h=libc6-dev", "/usr/include/seccomp.h=libseccomp-dev"}
 }
 
 // ready makes sure of what everything else needs: room, and Debian's packages.
@@ -79,13 +79,9 @@ func (p paths) buildAll(ctx context.Context) (images []string, err error) {
 		if err != nil {
 			return err
 		}
-		err = step("helm", func() error {
+		return step("helm", func() error {
 			return p.command(all, "build", "go", "build", "-modfile=tools/go.mod", "-ldflags", "-s -w", "-o", filepath.Join(p.bin, "helm"), "helm.sh/helm/v4/cmd/helm")
 		})
-		if err != nil {
-			return err
-		}
-		return step("charts", func() error { return p.copyCharts(all) })
 	})
 	work.Go(func() error { return step("images", func() error { return p.buildImages(all) }) })
 	if err := work.Wait(); err != nil {
@@ -138,17 +134,6 @@ func static(path string) error {
 		return fmt.Errorf("%s needs shared libraries: install the package busybox-static in its place", path)
 	}
 	return nil
-}
-
-// copyCharts copies the charts and has helm pack what they depend on, so that the source tree stays as it is.
-func (p paths) copyCharts(ctx context.Context) error {
-	if err := os.RemoveAll(p.charts); err != nil {
-		return err
-	}
-	if err := os.CopyFS(p.charts, os.DirFS(filepath.Join(p.root, "charts"))); err != nil {
-		return fmt.Errorf("copying the charts: %w", err)
-	}
-	return p.command(ctx, "charts", filepath.Join(p.bin, "helm"), "dependency", "update", "--skip-refresh", filepath.Join(p.charts, "csi-secrets-store-provider-azure"))
 }
 
 // build names the content of all images.

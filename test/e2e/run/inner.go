@@ -53,6 +53,9 @@ type clusterRun struct {
 	p      paths
 	o      options
 	client *control.Client
+	// end tells the process that holds the cluster to stop, if it is a child; ended is closed when it has.
+	end   func()
+	ended chan struct{}
 }
 
 // start starts a cluster, or takes one that was kept.
@@ -82,16 +85,61 @@ func (c *clusterRun) start(ctx context.Context) error {
 	return errors.New("the cluster has no machine that runs")
 }
 
+// up starts a cluster and returns when it is ready. One that is not to be kept is a child, and ends with this process, whatever ends it.
 func (c *clusterRun) up(ctx context.Context) error {
-	return step("starting the cluster", func() error {
-		return c.p.command(ctx, "cluster-up", filepath.Join(c.p.bin, "cluster"), "up", "--dir", c.p.cluster, "--nodes", fmt.Sprint(c.o.nodes))
+	return step("cluster", func() error {
+		args := []string{"up", "--dir", c.p.cluster, "--nodes", fmt.Sprint(c.o.nodes)}
+		if c.o.keep {
+			return c.p.command(ctx, "cluster", filepath.Join(c.p.bin, "cluster"), args...)
+		}
+		c.ended = make(chan struct{})
+		holding, stop := context.WithCancel(context.Background())
+		c.end = stop
+		var failure error
+		go func() {
+			defer close(c.ended)
+			failure = c.p.command(holding, "cluster", filepath.Join(c.p.bin, "cluster"), append(args, "--foreground")...)
+		}()
+		return c.awaitReady(ctx, &failure)
 	})
 }
 
-func (c *clusterRun) stop() error {
-	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+// awaitReady asks until the cluster that a child holds is ready.
+func (c *clusterRun) awaitReady(ctx context.Context, failure *error) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*time.Minute, errors.New("the cluster was not ready within two minutes"))
 	defer cancel()
-	return step("stopping the cluster", func() error { return c.p.down(ctx) })
+	for {
+		if client, err := control.Dial(c.p.cluster); err == nil {
+			status, err := client.Status(ctx)
+			client.Close()
+			if err == nil && status.Ready {
+				return nil
+			}
+		}
+		select {
+		case <-c.ended:
+			return fmt.Errorf("the cluster ended: %w", *failure)
+		case <-ctx.Done():
+			return fmt.Errorf("%w; the end of its log:\n%s", context.Cause(ctx), tail(filepath.Join(c.p.logs, "cluster.log")))
+		case <-time.After(50 * time.Millisecond):
+		}
+	}
+}
+
+// stop stops the cluster, one that was kept from an earlier run too.
+func (c *clusterRun) stop() error {
+	return step("stopping the cluster", func() error {
+		if c.client != nil {
+			c.client.Close()
+		}
+		if c.end != nil {
+			c.end()
+			<-c.ended
+		}
+		ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+		defer cancel()
+		return c.p.down(ctx)
+	})
 }
 
 // run runs the scenarios in the network of the control plane and prints what became of them.
@@ -168,8 +216,10 @@ func (p paths) output(ctx context.Context, log, name string, args ...string) (st
 	cmd.Dir = p.root
 	var out strings.Builder
 	cmd.Stdout, cmd.Stderr = io.MultiWriter(file, &out), file
-	// Compilers and kubectl end with this process, whatever ends it.
+	// Compilers and the cluster end with this process, whatever ends it.
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGTERM}
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = time.Minute
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS="+strings.TrimSpace(os.Getenv("GOFLAGS")+" -trimpath -buildvcs=false"))
 	if err := cmd.Run(); err != nil {
 		return "", fmt.Errorf("%w: %s:\n%s", errors.Join(err, ctx.Err()), path, tail(path))

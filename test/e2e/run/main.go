@@ -19,8 +19,6 @@ import (
 	"strings"
 	"syscall"
 	"time"
-
-	"keymount/test/e2e/cluster/control"
 )
 
 const usage = `run: the end-to-end scenarios on a real cluster, as root
@@ -131,20 +129,13 @@ func outer(ctx context.Context, o options, p paths) error {
 	return errors.Join(err, p.down(clean), before.compare(clean, p))
 }
 
-// down stops the cluster if it runs.
+// down stops the cluster if it runs, and removes what one left that was killed.
 func (p paths) down(ctx context.Context) error {
-	client, err := control.Dial(p.cluster)
-	if errors.Is(err, control.ErrNotRunning) || errors.Is(err, os.ErrNotExist) {
-		return nil
+	program := filepath.Join(p.bin, "cluster")
+	if _, err := os.Stat(program); errors.Is(err, os.ErrNotExist) {
+		return nil // there never was one
 	}
-	if err != nil {
-		return err
-	}
-	defer client.Close()
-	if err := client.Down(ctx); err != nil {
-		return fmt.Errorf("stopping the cluster: %w", err)
-	}
-	return nil
+	return p.command(ctx, "cluster-down", program, "down", "--dir", p.cluster)
 }
 
 // paths are where things are put.
@@ -154,7 +145,7 @@ type paths struct {
 
 func newPaths(root string) paths {
 	out := filepath.Join(root, ".cache", "e2e")
-	return paths{root: root, out: out, bin: filepath.Join(out, "bin"), images: filepath.Join(out, "images"), charts: filepath.Join(out, "charts"),
+	return paths{root: root, out: out, bin: filepath.Join(out, "bin"), images: filepath.Join(out, "images"), charts: filepath.Join(root, "charts"),
 		cluster: filepath.Join(out, "cluster"), logs: filepath.Join(out, "logs")}
 }
 
