@@ -18,7 +18,7 @@ const (
 	etcdSocket = "/run/etcd.sock"
 )
 
-// auditPolicy has each request written down once it was answered, without bodies: tests count them.
+// auditPolicy has each request written down when it comes and when it was answered, without bodies: tests count them.
 const auditPolicy = `apiVersion: audit.k8s.io/v1
 kind: Policy
 rules:

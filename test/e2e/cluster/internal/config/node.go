@@ -5,7 +5,6 @@ package config
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -38,7 +37,8 @@ var kept = [...][2]string{
 // Node describes node i.
 func (b *Builder) Node(i int) (Machine, error) {
 	name := layout.NodeName(i)
-	if err := b.nodeFiles(i); err != nil {
+	err := b.nodeFiles(i)
+	if err != nil {
 		return Machine{}, err
 	}
 	spec := b.spec(name)
@@ -52,11 +52,12 @@ func (b *Builder) Node(i int) (Machine, error) {
 		spec.Binds = append(spec.Binds, machine.Bind{Source: b.plan.Programs[plugin], Target: "/opt/cni/bin/" + plugin, ReadOnly: true})
 	}
 	spec.Files["/etc/containerd/config.toml"] = containerdConfig
-	cni, err := cniConfig(layout.PodRange(i))
-	if err != nil {
+	if spec.Files[baseSpec], err = containerSpec(b.plan.Programs["ctr"]); err != nil {
 		return Machine{}, err
 	}
-	spec.Files["/etc/cni/net.d/10-bridge.conflist"] = cni
+	if spec.Files["/etc/cni/net.d/10-bridge.conflist"], err = cniConfig(layout.PodRange(i)); err != nil {
+		return Machine{}, err
+	}
 	component := func(name, after string, args ...string) machine.Component {
 		return machine.Component{Name: name, Log: b.dir.Log(spec.Name, name), After: after, Args: append([]string{programDir + "/" + name}, args...)}
 	}
@@ -133,47 +134,6 @@ func kubeletConfig(syncFrequency time.Duration) ([]byte, error) {
 		return nil, fmt.Errorf("rendering kubelet's configuration: %w", err)
 	}
 	return text, nil
-}
-
-// restrict_oom_score_adj: root may lack the right to lower it, and no sandbox would start.
-const containerdConfig = `version = 3
-oom_score = 0
-
-[grpc]
-  address = "` + ContainerdSocket + `"
-
-[plugins.'io.containerd.cri.v1.images'.pinned_images]
-  sandbox = "` + PauseImage + `"
-
-[plugins.'io.containerd.cri.v1.runtime']
-  restrict_oom_score_adj = true
-  disable_apparmor = true
-
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc]
-  runtime_type = "io.containerd.runc.v2"
-
-[plugins.'io.containerd.cri.v1.runtime'.containerd.runtimes.runc.options]
-  BinaryName = "` + programDir + `/runc"
-
-[plugins.'io.containerd.cri.v1.runtime'.cni]
-  bin_dirs = ["/opt/cni/bin"]
-  conf_dir = "/etc/cni/net.d"
-`
-
-// cniConfig has pods routed, not masqueraded: every machine of the cluster knows the way to them.
-func cniConfig(pods string) (string, error) {
-	text, err := json.MarshalIndent(object{
-		"cniVersion": "1.0.0", "name": "pods", "plugins": []object{{
-			"type": "bridge", "bridge": "cni0", "isGateway": true, "hairpinMode": true,
-			"ipam": object{
-				"type": "host-local", "ranges": [][]object{{{"subnet": pods}}}, "routes": []object{{"dst": "0.0.0.0/0"}},
-			},
-		}},
-	}, "", "  ")
-	if err != nil {
-		return "", fmt.Errorf("rendering the network configuration of pods: %w", err)
-	}
-	return string(text), nil
 }
 
 // spec is what all machines have in common.

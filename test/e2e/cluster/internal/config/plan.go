@@ -5,7 +5,7 @@
 // machine, stands here with its reason.
 //
 // It imports layout for names and addresses, and machine for the form that a machine is described in. It writes files below
-// the cluster's folder, and starts nothing. It is used by one goroutine.
+// the cluster's folder. It is used by one goroutine.
 package config
 
 import (
@@ -19,6 +19,9 @@ import (
 
 // PauseImage is the image of the process that holds a pod's namespaces.
 const PauseImage = "docker.io/keymount-e2e/pause:1"
+
+// BootID is the sysctl that each life of a machine has its own value of.
+const BootID = "kernel/random/boot_id"
 
 // A Plan is what a cluster is started from.
 type Plan struct {

@@ -80,7 +80,7 @@ func (k *keeper) live(ctx context.Context, m *member) (err error) {
 	}
 	spec := m.Spec
 	spec.Sysctl = maps.Clone(spec.Sysctl)
-	spec.Sysctl["kernel/random/boot_id"] = bootID
+	spec.Sysctl[config.BootID] = bootID
 	if err := running.Boot(ctx, spec); err != nil {
 		return fmt.Errorf("booting machine %s: %w; its words are in %s", m.Spec.Name, err, k.dir.KeeperLog())
 	}

@@ -203,10 +203,15 @@ func (b builder) pivot() error {
 	return nil
 }
 
+// SysctlFile is where in a machine the value of a sysctl of its own stands.
+func SysctlFile(name string) string {
+	return filepath.Join("/run/sysctl", strings.ReplaceAll(name, "/", "."))
+}
+
 // sysctls binds files over those of the kernel, so that what a kubelet sets for the whole machine stays inside.
 func sysctls(values map[string]string) error {
 	for name, value := range values {
-		file := filepath.Join("/run/sysctl", strings.ReplaceAll(name, "/", "."))
+		file := SysctlFile(name)
 		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil {
 			return fmt.Errorf("making the folder of sysctls: %w", err)
 		}
