@@ -77,7 +77,7 @@ func TestProviderNames(t *testing.T) {
 			pod.Labels["app"] != providerChart || set.Labels["app"] != providerChart || pod.Spec.ServiceAccountName != providerChart {
 			t.Errorf("the DaemonSet is %+v", set)
 		}
-		if provider.Image != "ghcr.io/keymount/keymount-azure:0.1.0" {
+		if provider.Image != "ghcr.io/keymount/keymount-azure:"+appVersion(t) {
 			t.Errorf("the image is %s", provider.Image)
 		}
 		if v := pod.Spec.Volumes[0]; provider.VolumeMounts[0].MountPath != "/provider" || v.HostPath.Path != "/var/run/secrets-store-csi-providers" {
@@ -184,7 +184,7 @@ func TestProviderDriver(t *testing.T) {
 		set := objects(t, providerChart, text)
 		pod := find[*appsv1.DaemonSet](t, set, "DaemonSet/secrets-store-csi-driver").Spec.Template.Spec
 		driver, _ := container(t, pod, "secrets-store")
-		if driver.Image != "ghcr.io/keymount/keymount-driver:0.1.0" || !slices.Contains(driver.Args, "--metrics-addr=:8080") ||
+		if driver.Image != "ghcr.io/keymount/keymount-driver:"+appVersion(t) || !slices.Contains(driver.Args, "--metrics-addr=:8080") ||
 			!slices.Contains(driver.Args, "--rotation-poll-interval=2m") || slices.Contains(driver.Args, "--enable-secret-rotation=true") {
 			t.Errorf("the driver is %s %q", driver.Image, driver.Args)
 		}
