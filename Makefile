@@ -11,6 +11,7 @@ ROOT_TESTS := 32
 INTEGRATION_ROOT_TESTS := 34
 ROOT_KILL_TESTS := 2
 OUT        := .cache
+INTEGRATION := ./test/integration/... ./test/binaries ./test/e2e/providers/... ./test/e2e/sidecars/...
 
 # Two compile sets only: -race with cgo for tests, and this one for everything else.
 PLAIN      := CGO_ENABLED=0 GOFLAGS="$(GOFLAGS) -trimpath -buildvcs=false"
@@ -18,11 +19,11 @@ TOOL       := $(PLAIN) go tool -modfile=tools/go.mod
 TESTSUM    := go tool -modfile=tools/go.mod gotestsum --format pkgname --hide-summary skipped
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build test test-unit test-kill test-integration test-sanity test-recordings lint generate conformance verify bench bench-check fuzz mutants clean
+.PHONY: help demo build images cluster-up cluster-down e2e test test-unit test-images test-kill test-integration test-sanity test-recordings lint generate conformance verify bench bench-check fuzz mutants clean
 
 help: ## list the targets
 	@echo "Keymount: secrets from Azure Key Vault as files. Targets:"
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  make %-16s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 demo: build ## see it work: emulator, mount, rotation; no root, no Kubernetes
 	@PATH="$(CURDIR)/bin:$$PATH" ./examples/demo/demo
@@ -30,13 +31,17 @@ demo: build ## see it work: emulator, mount, rotation; no root, no Kubernetes
 build: ## build the programs into bin/
 	$(PLAIN) go build -ldflags "-s -w -X main.version=$(VERSION) -X main.gitCommit=$(GIT_COMMIT) -X main.buildDate=$(BUILD_DATE)" -o bin/ $(PROGRAMS:%=./cmd/%)
 
-test: test-unit test-integration test-sanity ## run the tests: unit, integration with a real API server, CSI sanity
+test: test-unit test-images test-integration test-sanity ## run the tests: unit, images, integration with a real API server, CSI sanity
 
 test-unit: ## unit suite with -race; what needs root runs where root is there
 	@scripts/need openssl
 	@mkdir -p $(OUT)
 	$(TESTSUM) --jsonfile $(OUT)/unit.json -- -race -timeout 5m ./...
 	@scripts/count-root-tests $(OUT)/unit.json $(ROOT_TESTS)
+
+test-images: ## make the images twice, compare them and read them back
+	@mkdir -p $(OUT)
+	$(TESTSUM) --jsonfile $(OUT)/images.json --raw-command -- go -C images test -json -race -timeout 5m ./...
 
 test-kill: ## kill a writer at every system call and at 500 random moments
 	@scripts/need strace
@@ -47,7 +52,7 @@ test-kill: ## kill a writer at every system call and at 500 random moments
 test-integration: ## run against a real kube-apiserver and etcd; the first run builds them, some 7 minutes
 	@mkdir -p $(OUT)
 	@$(PLAIN) go run -tags integration ./test/binaries/build kube-apiserver etcd >/dev/null
-	$(TESTSUM) --jsonfile $(OUT)/integration.json -- -race -count=1 -timeout 15m -tags integration ./test/integration/... ./test/binaries
+	$(TESTSUM) --jsonfile $(OUT)/integration.json -- -race -count=1 -timeout 15m -tags integration $(INTEGRATION)
 	@scripts/count-root-tests $(OUT)/integration.json $(INTEGRATION_ROOT_TESTS)
 
 test-sanity: ## run the public CSI suite against the driver, ten processes in a row
@@ -68,6 +73,7 @@ lint: ## gofmt, go vet, staticcheck
 	cd tools && $(PLAIN) go vet -tags killtest ./...
 	cd test/recordings && $(PLAIN) go vet -tags killtest ./...
 	cd test/sanity && $(PLAIN) go vet -tags integration ./...
+	cd images && $(PLAIN) go vet ./... && $(PLAIN) go tool -modfile=../tools/go.mod staticcheck ./...
 	GOOS=windows $(PLAIN) go vet -tags killtest ./...
 	GOOS=darwin $(PLAIN) go vet -tags killtest ./...
 
@@ -101,6 +107,19 @@ bench-check: ## hold the numbers of requests and allocations to their limits; ti
 
 fuzz: ## run every fuzz target for FUZZTIME each (default 30s)
 	scripts/fuzz $(FUZZTIME)
+
+images: ## make the container images, without Docker, into .cache/images
+	$(PLAIN) go -C images run . build --out $(CURDIR)/$(OUT)/images $(IMAGE_FLAGS)
+
+cluster-up: build ## start a Kubernetes cluster on this machine, as root; an emulated vault is beside it
+	examples/cluster/up
+
+cluster-down: ## stop it; nothing stays
+	$(PLAIN) go build -tags integration -o bin/cluster ./test/e2e/cluster
+	bin/cluster down
+
+e2e: ## run the scenarios on a cluster of two nodes, as root
+	$(PLAIN) go run -tags integration ./test/e2e/run $(E2E_FLAGS)
 
 mutants: ## bring defects of upstream's back, one at a time: each must turn its test red; as root, some 10 minutes
 	@$(PLAIN) go run -tags integration ./test/binaries/build kube-apiserver etcd >/dev/null

@@ -39,6 +39,7 @@ Flags:
 type options struct {
 	scenarios string
 	keep      bool
+	out       string
 	nodes     int
 	parallel  int
 	timeout   time.Duration
@@ -50,6 +51,7 @@ func main() {
 	flags := flag.NewFlagSet("run", flag.ExitOnError)
 	flags.StringVar(&o.scenarios, "scenarios", "", "which to run: `PHASE/NAME`")
 	flags.BoolVar(&o.keep, "keep", false, "leave the cluster running, and use one that was left so")
+	flags.StringVar(&o.out, "out", filepath.Join(".cache", "e2e"), "`folder` for what is built, the cluster and the logs, in the source tree; another one has a cluster of its own")
 	flags.IntVar(&o.nodes, "nodes", 2, "how many nodes a new cluster has")
 	flags.IntVar(&o.parallel, "parallel", 10, "how many scenarios run at the same time")
 	flags.DurationVar(&o.timeout, "timeout", 30*time.Minute, "time for the scenarios; building is not counted")
@@ -75,7 +77,7 @@ func start(o options, args []string) error {
 	if err != nil {
 		return err
 	}
-	p := newPaths(root)
+	p := newPaths(root, o.out)
 	if o.inner {
 		return inner(ctx, o, p)
 	}
@@ -143,8 +145,10 @@ type paths struct {
 	root, out, bin, images, charts, cluster, logs string
 }
 
-func newPaths(root string) paths {
-	out := filepath.Join(root, ".cache", "e2e")
+func newPaths(root, out string) paths {
+	if !filepath.IsAbs(out) {
+		out = filepath.Join(root, out)
+	}
 	return paths{root: root, out: out, bin: filepath.Join(out, "bin"), images: filepath.Join(out, "images"), charts: filepath.Join(root, "charts"),
 		cluster: filepath.Join(out, "cluster"), logs: filepath.Join(out, "logs")}
 }

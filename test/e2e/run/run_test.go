@@ -51,7 +51,7 @@ func TestReportOfACrash(t *testing.T) {
 // A process that bears the sign of the cluster is a leak while it lives; others are not looked at.
 func TestSurveySeesWhatIsLeft(t *testing.T) {
 	dir := t.TempDir()
-	p := newPaths(dir)
+	p := newPaths(dir, "out")
 	if err := os.MkdirAll(p.bin, 0o755); err != nil {
 		t.Fatal(err)
 	}
