@@ -20,7 +20,6 @@ func (providerDaemonSet) MissingClass(s *rig.Scenario) {
 
 func (providerDaemonSet) MissingSecret(s *rig.Scenario) {
 	s.ExpectError("secrets-store: ", s.Namespace+"/web", "no-such-secret")
-	s.ExpectError("provider-azure-installer: ", "no-such-secret")
 	s.Class("web", `{objectName: no-such-secret, objectType: secret}`)
 	s.StartPod("web", "web")
 	s.AwaitEvent("web", "FailedMount", "no-such-secret", s.Vault)
@@ -29,7 +28,6 @@ func (providerDaemonSet) MissingSecret(s *rig.Scenario) {
 
 func (providerDaemonSet) WrongClient(s *rig.Scenario) {
 	s.ExpectError("secrets-store: ", s.Namespace+"/web", "AADSTS7000215")
-	s.ExpectError("provider-azure-installer: ", "AADSTS7000215")
 	s.PutSecret("db-password", "v")
 	s.Class("web", `{objectName: db-password, objectType: secret}`)
 	s.Apply(`

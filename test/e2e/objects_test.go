@@ -19,9 +19,7 @@ func (providerDaemonSet) ObjectsByServicePrincipal(s *rig.Scenario) {
 	s.PutSecret("db-password", "correct horse")
 	s.PutKey(emulator.Key{Name: "signing"})
 	s.PutCertificate(emulator.Certificate{Name: "web-tls", Subject: "CN=shop.example"})
-	for _, value := range []string{"oldest", "older", "newest"} {
-		s.PutSecret("rolling", value)
-	}
+	s.PutHistory("rolling", "oldest", "older", "newest")
 	s.Apply(`
 apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass

@@ -7,9 +7,11 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 )
@@ -85,7 +87,7 @@ func (s *Scenario) TryHelm(args ...string) (string, error) {
 	return run(ctx, cmd)
 }
 
-// system tells the states of the system's pods.
+// system tells the states of the system's pods, and of each kind of warning about one the last.
 func (s *Suite) system() string {
 	var b strings.Builder
 	for _, p := range s.pods.list() {
@@ -93,10 +95,14 @@ func (s *Suite) system() string {
 			fmt.Fprintf(&b, "  pod %s on %s: %s\n", p.Name, p.Spec.NodeName, state(p))
 		}
 	}
+	warnings := map[string]string{}
 	for _, e := range s.events.list() {
 		if e.Namespace == SystemNamespace && e.Type != "Normal" {
-			fmt.Fprintf(&b, "  %s %s: %s\n", e.InvolvedObject.Name, e.Reason, e.Message)
+			warnings[e.InvolvedObject.Name+" "+e.Reason] = e.Message[:min(len(e.Message), 500)]
 		}
+	}
+	for _, what := range slices.Sorted(maps.Keys(warnings)) {
+		fmt.Fprintf(&b, "  %s: %s\n", what, warnings[what])
 	}
 	return b.String()
 }

@@ -23,8 +23,9 @@ var errorLine = regexp.MustCompile(`(\blevel=ERROR\b)|("level":"ERROR")|(^[EF]\d
 
 // A journal follows the logs of the system's pods from their start, and keeps the error lines.
 type journal struct {
-	api *api
-	dir string
+	api   *api
+	dir   string
+	begin time.Time // of the run; on a cluster that was kept, what was logged before is not its own
 
 	mu       sync.Mutex
 	tails    map[string]*tail // by container id
@@ -33,7 +34,7 @@ type journal struct {
 }
 
 func newJournal(a *api, dir string) *journal {
-	return &journal{api: a, dir: dir, tails: map[string]*tail{}}
+	return &journal{api: a, dir: dir, begin: time.Now(), tails: map[string]*tail{}}
 }
 
 // A tail is the log of one container, from its start to its end.
@@ -48,7 +49,7 @@ type tail struct {
 
 // see begins to follow the containers of a pod that have started, unless it is a scenario's.
 func (j *journal) see(ctx context.Context, p *pod) {
-	if strings.HasPrefix(p.Namespace, "e2e-") {
+	if strings.HasPrefix(p.Namespace, namespacePrefix) {
 		return
 	}
 	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
@@ -57,7 +58,7 @@ func (j *journal) see(ctx context.Context, p *pod) {
 		}
 		j.mu.Lock()
 		if j.tails[c.ContainerID] == nil {
-			t := &tail{j: j, namespace: p.Namespace, pod: p.Name, name: c.Name, done: make(chan struct{})}
+			t := &tail{j: j, namespace: p.Namespace, pod: p.Name, name: c.Name, last: j.begin, done: make(chan struct{})}
 			j.tails[c.ContainerID] = t
 			var own context.Context
 			own, t.cancel = context.WithCancel(ctx)
@@ -99,9 +100,7 @@ func gone(err error) bool {
 // read reads the log from the last line on, to its end at this moment, or to its end for ever.
 func (t *tail) read(ctx context.Context, follow string) error {
 	query := url.Values{"container": {t.name}, "timestamps": {"true"}, "follow": {follow}}
-	if !t.last.IsZero() {
-		query.Set("sinceTime", t.last.Format(time.RFC3339)) // the server knows whole seconds
-	}
+	query.Set("sinceTime", t.last.UTC().Format(time.RFC3339)) // the server knows whole seconds
 	body, err := t.j.api.stream(ctx, "/api/v1/namespaces/"+t.namespace+"/pods/"+t.pod+"/log?"+query.Encode())
 	if err != nil {
 		return err
@@ -127,7 +126,7 @@ func (t *tail) line(text string) {
 	at, err := time.Parse(time.RFC3339Nano, stamp)
 	if err == nil {
 		if !at.After(t.last) {
-			return // read before the connection was cut
+			return // read already, before the connection was cut
 		}
 		t.last = at
 	}
@@ -212,7 +211,11 @@ func (j *journal) check(t *testing.T) {
 		}
 	}
 	if n := len(undeclared); n > 0 {
-		t.Errorf("%d error lines that no scenario declared; the first ones:\n%s", n, strings.Join(undeclared[:min(n, 20)], "\n"))
+		var shown []string
+		for _, line := range undeclared[:min(n, 10)] {
+			shown = append(shown, line[:min(len(line), 600)])
+		}
+		t.Errorf("%d error lines that no scenario declared; the logs are in %s, and the first ones:\n%s", n, j.dir, strings.Join(shown, "\n"))
 	}
 	unused(t, "line of an error", j.declared)
 }

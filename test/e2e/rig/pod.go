@@ -12,7 +12,6 @@ import (
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
 // A Pod is a running pod of a scenario, seen from inside: files are read by a program in its first container.
@@ -210,14 +209,4 @@ func run(ctx context.Context, cmd *exec.Cmd) (string, error) {
 		err = fmt.Errorf("%w: %s", errors.Join(err, ctx.Err()), strings.TrimSpace(said.String()))
 	}
 	return out.String(), err
-}
-
-// deleteNamespace removes a namespace, its pods first and without a long farewell.
-func (a *api) deleteNamespace(ctx context.Context, name string) error {
-	grace := int64(1)
-	pods := a.client.Resource(corev1.SchemeGroupVersion.WithResource("pods")).Namespace(name)
-	if err := pods.DeleteCollection(ctx, metav1.DeleteOptions{GracePeriodSeconds: &grace}, metav1.ListOptions{}); err != nil {
-		return err
-	}
-	return a.delete(ctx, "v1/Namespace", "", name)
 }

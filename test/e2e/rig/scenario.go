@@ -48,7 +48,7 @@ func (s *Suite) scenario(t *testing.T, name string) *Scenario {
 	s.mu.Unlock()
 	id := hex.EncodeToString(sum[:])
 	sc := &Scenario{T: t, Suite: s, Tenant: Tenant, Busybox: Busybox,
-		Namespace: "e2e-" + kebab(name) + "-" + id[:4],
+		Namespace: namespacePrefix + kebab(name) + "-" + id[:4],
 		Vault:     "kv-" + id[:16],
 		ClientID:  id[:8] + "-" + id[8:12] + "-4" + id[12:15] + "-8" + id[15:18] + "-" + id[18:30], ClientSecret: "secret-" + id[30:50]}
 	sc.Load(emulator.Seed{
@@ -60,7 +60,7 @@ func (s *Suite) scenario(t *testing.T, name string) *Scenario {
 	sc.Apply(`
 apiVersion: v1
 kind: Namespace
-metadata: {name: "{{.Namespace}}", labels: {keymount.dev/e2e: scenario}}
+metadata: {name: "{{.Namespace}}"}
 ---
 apiVersion: v1
 kind: ServiceAccount

@@ -82,6 +82,9 @@ func Start(t *testing.T) *Suite {
 	if err := s.connect(ctx); err != nil {
 		t.Fatalf("connecting to the cluster in %s: %v", s.Dir, err)
 	}
+	if err := s.api.forget(ctx); err != nil {
+		t.Fatalf("removing what an earlier run left: %v", err)
+	}
 	s.startEmulator(ctx, t)
 	s.journal = newJournal(s.api, filepath.Join(s.logDir, "pods"))
 	s.restarts = newRestarts()

@@ -4,6 +4,7 @@ package rig
 
 import (
 	"slices"
+	"time"
 
 	"keymount/internal/emulator"
 )
@@ -23,6 +24,16 @@ func (s *Scenario) Load(seed emulator.Seed) {
 func (s *Scenario) PutSecret(name, value string) string {
 	s.Helper()
 	return s.put(s.Emulator.Server.PutSecret(s.Vault, emulator.Secret{Name: name, SecretVersion: emulator.SecretVersion{Value: value}}))
+}
+
+// PutHistory stores versions of a secret, the oldest first, each made an hour after the one before: the service tells times of making to the second only.
+func (s *Scenario) PutHistory(name string, values ...string) {
+	s.Helper()
+	in := emulator.Secret{Name: name}
+	for i, value := range values {
+		in.Versions = append(in.Versions, emulator.SecretVersion{Value: value, Created: time.Now().Add(time.Duration(i-len(values)) * time.Hour)})
+	}
+	s.put(s.Emulator.Server.PutSecret(s.Vault, in))
 }
 
 // PutKey makes a key, or a new version of it, and returns its id.
