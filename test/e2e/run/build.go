@@ -11,7 +11,6 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -103,18 +102,7 @@ func (p paths) buildImages(ctx context.Context) error {
 	if err := p.command(ctx, "images", program, "build", "--source", p.root, "--out", p.images, "--platform", platform); err != nil {
 		return err
 	}
-	busybox, err := exec.LookPath("busybox")
-	if err != nil {
-		return err
-	}
-	if err := static(busybox); err != nil {
-		return err
-	}
-	args := []string{"pack", "--out", filepath.Join(p.images, "busybox.tar"), "--name", "docker.io/keymount-e2e/busybox:1", "--platform", platform, "--file", "/bin/busybox=" + busybox}
-	for _, applet := range applets() {
-		args = append(args, "--link", "/bin/"+applet+"=/bin/busybox")
-	}
-	return p.command(ctx, "images", program, args...)
+	return p.packTestImages(ctx, program, platform)
 }
 
 // applets are the commands that pods of scenarios may use.
