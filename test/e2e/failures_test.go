@@ -6,7 +6,7 @@ import "keymount/test/e2e/rig"
 
 // Who made a mistake reads it, with what to do, where kubectl describe shows it.
 
-func (providerDaemonSet) MissingClass(s *rig.Scenario) {
+func (everyInstallation) MissingClass(s *rig.Scenario) {
 	s.ExpectError("secrets-store: ", "failed to get secretproviderclass "+s.Namespace+"/absent")
 	s.StartPod("web", "absent")
 	s.AwaitEvent("web", "FailedMount", "failed to get secretproviderclass "+s.Namespace+"/absent", "not found")
@@ -18,7 +18,7 @@ func (providerDaemonSet) MissingClass(s *rig.Scenario) {
 	}
 }
 
-func (providerDaemonSet) MissingSecret(s *rig.Scenario) {
+func (everyInstallation) MissingSecret(s *rig.Scenario) {
 	s.ExpectError("secrets-store: ", s.Namespace+"/web", "no-such-secret")
 	s.Class("web", `{objectName: no-such-secret, objectType: secret}`)
 	s.StartPod("web", "web")
@@ -26,7 +26,7 @@ func (providerDaemonSet) MissingSecret(s *rig.Scenario) {
 	s.AwaitEvent("web", "FailedToMountSecrets", "no-such-secret", s.Vault)
 }
 
-func (providerDaemonSet) WrongClient(s *rig.Scenario) {
+func (everyInstallation) WrongClient(s *rig.Scenario) {
 	s.ExpectError("secrets-store: ", s.Namespace+"/web", "AADSTS7000215")
 	s.PutSecret("db-password", "v")
 	s.Class("web", `{objectName: db-password, objectType: secret}`)

@@ -15,7 +15,7 @@ import (
 )
 
 // Everything that one class can ask for, read by a service principal whose credentials a Secret holds.
-func (providerDaemonSet) ObjectsByServicePrincipal(s *rig.Scenario) {
+func (everyInstallation) ObjectsByServicePrincipal(s *rig.Scenario) {
 	s.PutSecret("db-password", "correct horse")
 	s.PutKey(emulator.Key{Name: "signing"})
 	s.PutCertificate(emulator.Certificate{Name: "web-tls", Subject: "CN=shop.example"})

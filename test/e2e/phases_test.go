@@ -14,21 +14,28 @@ import (
 
 // Phases are run in this order. Each prepares what it needs, whatever was before, so that any one can be run alone.
 type (
-	providerDaemonSet struct{} // driver and provider as the provider's chart installs them, in parallel
+	everyInstallation struct{}                    // what works the same with each of them, embedded in theirs
+	providerDaemonSet struct{ everyInstallation } // driver and provider as the provider's chart installs them, in parallel
+	builtinProvider   struct{ everyInstallation } // the driver's chart alone, which does the provider's work, in parallel
 )
 
 func TestEndToEnd(t *testing.T) {
 	suite := rig.Start(t)
 	suite.Parallel("provider", installProvider, providerDaemonSet{})
+	suite.Parallel("builtin", installBuiltin, builtinProvider{})
 }
 
 const (
 	release       = "csi"
 	providerChart = "csi-secrets-store-provider-azure"
+
+	driverRelease = "csi-secrets-store"
+	driverChart   = "secrets-store-csi-driver"
 )
 
 // installProvider installs the provider's chart, which brings the driver along, as most clusters with Azure have it.
 func installProvider(s *rig.Scenario) {
+	s.OnlyRelease(release)
 	s.Install(release, s.Chart(providerChart), `
 logVerbosity: 2
 secrets-store-csi-driver:
@@ -38,5 +45,19 @@ secrets-store-csi-driver:
   tokenRequests:
   - audience: api://AzureADTokenExchange
   serviceAccountAnnotations: [azure.workload.identity/client-id, azure.workload.identity/tenant-id]
+`)
+}
+
+// installBuiltin installs the driver's chart with the Azure provider in the driver's process: one container on each node, and nothing else.
+func installBuiltin(s *rig.Scenario) {
+	s.OnlyRelease(driverRelease)
+	s.Install(driverRelease, s.Chart(driverChart), `
+logVerbosity: 2
+builtinProviders: [azure]
+enableSecretRotation: true
+rotationPollInterval: 5s
+tokenRequests:
+- audience: api://AzureADTokenExchange
+serviceAccountAnnotations: [azure.workload.identity/client-id, azure.workload.identity/tenant-id]
 `)
 }

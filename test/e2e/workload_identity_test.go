@@ -5,7 +5,7 @@ package e2e
 import "keymount/test/e2e/rig"
 
 // No credential is stored anywhere: kubelet gives the driver the pod's projected token, and Entra ID checks it by the cluster's own keys.
-func (providerDaemonSet) WorkloadIdentityByClass(s *rig.Scenario) {
+func (everyInstallation) WorkloadIdentityByClass(s *rig.Scenario) {
 	s.PutSecret("db-password", "by the class")
 	s.Apply(workloadIdentity(`clientID: "{{.ClientID}}"`))
 	if got := s.Ready("app").File("/mnt/secrets/db-password"); got != "by the class" {
@@ -17,7 +17,7 @@ func (providerDaemonSet) WorkloadIdentityByClass(s *rig.Scenario) {
 }
 
 // The class names no client: the service account's annotation does.
-func (providerDaemonSet) WorkloadIdentityByServiceAccount(s *rig.Scenario) {
+func (everyInstallation) WorkloadIdentityByServiceAccount(s *rig.Scenario) {
 	s.PutSecret("db-password", "by the service account")
 	s.Annotate("v1/ServiceAccount", "reader", "azure.workload.identity/client-id", s.ClientID)
 	s.Apply(workloadIdentity(`usePodIdentity: "false"`))
