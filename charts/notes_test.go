@@ -1,0 +1,35 @@
+package charts
+
+import (
+	"strings"
+	"testing"
+
+	"sigs.k8s.io/yaml"
+)
+
+// What helm says after it has installed is about this installation.
+func TestDriverNotes(t *testing.T) {
+	t.Parallel()
+	for text, says := range map[string]string{
+		"":                            "It needs a provider",
+		"builtinProviders: [azure]":   "Providers in the driver itself: azure.",
+		"linux: {enabled: false}":     "no node runs it",
+		"rbac: {install: false}":      "secrets-store-csi-driver needs the rights",
+		"fullnameOverride: a":         "rollout status daemonset/a --namespace secrets",
+		"enableSecretRotation: false": "enableSecretRotation=true keeps them fresh",
+		"linux: {image: {repository: registry.k8s.io/csi-secrets-store/driver, tag: v1.6.0}}": "ghcr.io/keymount/keymount-driver:" + appVersion(t) + " is in its place",
+	} {
+		values, err := yaml.Marshal(values(t, text))
+		if err != nil {
+			t.Fatal(err)
+		}
+		out, err := runHelm(t, values, "install", "test", driverChart, "--namespace", "secrets", "--dry-run=client", "--values", "-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, notes, found := strings.Cut(string(out), "NOTES:")
+		if !found || !strings.Contains(notes, says) || strings.Contains(notes, "%!") {
+			t.Errorf("with %q the notes do not say %q:\n%s", text, says, notes)
+		}
+	}
+}
