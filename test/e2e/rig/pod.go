@@ -10,6 +10,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -204,6 +205,7 @@ func (s *Scenario) kubectl(args ...string) (string, error) {
 func run(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
+	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // it ends with the suite, whatever ends that
 	err := cmd.Run()
 	if err != nil {
 		err = fmt.Errorf("%w: %s", errors.Join(err, ctx.Err()), strings.TrimSpace(said.String()))

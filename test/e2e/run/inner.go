@@ -22,7 +22,7 @@ import (
 
 // inner builds what is missing, runs the scenarios in a cluster, and stops it unless it is to be kept.
 func inner(ctx context.Context, o options, p paths) (err error) {
-	if err := errors.Join(os.RemoveAll(p.logs), os.MkdirAll(p.logs, 0o755), os.MkdirAll(p.bin, 0o755)); err != nil {
+	if err := errors.Join(os.RemoveAll(p.logs), os.RemoveAll(p.temporary()), os.MkdirAll(p.logs, 0o755), os.MkdirAll(p.bin, 0o755), os.MkdirAll(p.temporary(), 0o700)); err != nil {
 		return err
 	}
 	if err := p.ready(ctx); err != nil {
@@ -153,7 +153,7 @@ func (c *clusterRun) run(ctx context.Context) error {
 	cmd := exec.CommandContext(ctx, filepath.Join(c.p.bin, "e2e.test"), "-test.v=test2json", "-test.timeout="+c.o.timeout.String(),
 		fmt.Sprintf("-test.parallel=%d", c.o.parallel), "-test.run=^TestEndToEnd$/"+c.o.scenarios)
 	cmd.Dir = filepath.Join(c.p.root, "test", "e2e")
-	cmd.Env = append(os.Environ(), rig.ClusterEnv+"="+c.p.cluster, rig.ProgramsEnv+"="+c.p.bin, rig.ChartsEnv+"="+c.p.charts, rig.BuildEnv+"="+build, rig.LogsEnv+"="+c.p.logs)
+	cmd.Env = append(os.Environ(), rig.ClusterEnv+"="+c.p.cluster, rig.ProgramsEnv+"="+c.p.bin, rig.ChartsEnv+"="+c.p.charts, rig.BuildEnv+"="+build, rig.LogsEnv+"="+c.p.logs, "TMPDIR="+c.p.temporary())
 	if c.o.keep {
 		cmd.Env = append(cmd.Env, rig.KeepEnv+"=yes")
 	}

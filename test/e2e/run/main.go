@@ -125,6 +125,7 @@ func outer(ctx context.Context, o options, p paths) error {
 	if o.keep {
 		return err
 	}
+	err = errors.Join(err, os.RemoveAll(p.temporary()))
 	// Whatever the inner process did, the cluster is stopped: it does nothing where none runs.
 	clean, cancel := context.WithTimeout(context.Background(), time.Minute)
 	defer cancel()
@@ -155,3 +156,6 @@ func newPaths(root, out string) paths {
 
 // sign is a file with the name of the cluster's control group.
 func (p paths) sign() string { return filepath.Join(p.out, "control-group") }
+
+// temporary is the folder of the scenarios' temporary files, which a killed run leaves.
+func (p paths) temporary() string { return filepath.Join(p.out, "tmp") }
