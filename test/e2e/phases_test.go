@@ -16,13 +16,19 @@ import (
 type (
 	everyInstallation struct{}                    // what works the same with each of them, embedded in theirs
 	providerDaemonSet struct{ everyInstallation } // driver and provider as the provider's chart installs them, in parallel
+	disruptive        struct{}                    // on the same installation: parts of the cluster fail, one after the other
 	builtinProvider   struct{ everyInstallation } // the driver's chart alone, which does the provider's work, in parallel
+	upgrade           struct{}                    // from upstream's chart and back, and other ways to install
+	uninstall         struct{}                    // on a cluster that never had a driver
 )
 
 func TestEndToEnd(t *testing.T) {
 	suite := rig.Start(t)
 	suite.Parallel("provider", installProvider, providerDaemonSet{})
+	suite.Serial("disruptive", installProvider, disruptive{})
 	suite.Parallel("builtin", installBuiltin, builtinProvider{})
+	suite.Serial("upgrade", installUpstream, upgrade{})
+	suite.Serial("uninstall", bareCluster, uninstall{})
 }
 
 const (

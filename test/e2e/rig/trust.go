@@ -18,3 +18,9 @@ func (s *Scenario) Trust(namespace string) {
 		s.Fatalf("making the emulator's authority known in %s: %v", namespace, err)
 	}
 }
+
+// Values is a file with that text, for helm's --values, that is there until the scenario ends.
+func (s *Scenario) Values(text string) string {
+	s.Helper()
+	return s.file(text)
+}
