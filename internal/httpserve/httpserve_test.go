@@ -3,11 +3,13 @@ package httpserve_test
 import (
 	"bufio"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -87,16 +89,23 @@ func TestHostileCallers(t *testing.T) {
 	addr, _ := serve(t, httpserve.Config{OneRequest: true, Handler: http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
 		io.WriteString(w, "ok")
 	})})
-	for range 400 {
+	crowd := make([]net.Conn, 400)
+	for i := range crowd {
 		conn, err := net.Dial("tcp", addr)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
 		io.WriteString(conn, "GET / HTTP/1.1\r\nHost: x\r\nX-Slow: ")
+		crowd[i] = conn
 	}
 	if status, body, resp := get(t, "http://"+addr); status != http.StatusOK || body != "ok" || !resp.Close {
 		t.Errorf("%d %q, closed %v", status, body, resp.Close)
+	}
+	// Who came later was let in, so the oldest have been closed by now, long before their time to send a request is over.
+	crowd[0].SetReadDeadline(time.Now().Add(2 * time.Second))
+	if _, err := crowd[0].Read(make([]byte, 1)); errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Error("any number of connections may stay open")
 	}
 	conn, err := net.Dial("tcp", addr)
 	if err != nil {
