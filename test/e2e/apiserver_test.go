@@ -1,0 +1,56 @@
+//go:build integration && linux
+
+package e2e
+
+import (
+	"fmt"
+	"net/http"
+	"path"
+	"time"
+
+	"keymount/test/e2e/cluster/control"
+	"keymount/test/e2e/rig"
+)
+
+// Without an API server the driver stays ready, and volumes are refreshed from what is known. Status and Events follow when it is back.
+func (disruptive) APIServerAway(s *rig.Scenario) {
+	w := newWitness(s, "n1", "web", "version-1.")
+	address := s.SystemPod("n1", driver).Status.PodIP
+	s.Fault("cp", control.Pause, "kube-apiserver")
+	s.Cleanup(func() { s.Fault("cp", control.Resume, "kube-apiserver") }) // before the namespace is removed
+	gone := time.Now()
+	// At an interval of five seconds three refreshes are an outage of some fifteen.
+	for _, version := range []string{"version-2.", "version-3.", "version-4."} {
+		store(s, version)
+		w.sees(version)
+		if err := readyz(address); err != nil {
+			s.Fatalf("%s after the API server went the driver is not ready: %v", time.Since(gone).Round(time.Second), err)
+		}
+	}
+	s.Figure("three refreshes while the API server was away took %s", time.Since(gone).Round(100*time.Millisecond))
+	s.Fault("cp", control.Resume, "kube-apiserver")
+	s.AwaitEvent("web", "MountRotationComplete")
+	awaitStatus(s, "web", "web", s.PutSecret("user", "version-5."))
+	w.undisturbed()
+}
+
+// awaitStatus waits until what the API server says of a pod's volume has the newest version of the secret user, whose id is given.
+func awaitStatus(s *rig.Scenario, pod, class, id string) {
+	s.Helper()
+	s.Kubectl("wait", "secretproviderclasspodstatus/"+pod+"-"+s.Namespace+"-"+class, "-n", s.Namespace, "--timeout=90s",
+		`--for=jsonpath={.status.objects[?(@.id=="secret/user")].version}=`+path.Base(id))
+}
+
+// readyz asks a driver, on the port of its probes, whether it is ready.
+func readyz(address string) error {
+	client := http.Client{Timeout: 5 * time.Second}
+	resp, err := client.Get("http://" + address + ":9808/readyz")
+	if err != nil {
+		return err
+	}
+	defer resp.Body.Close()
+	if resp.StatusCode != http.StatusOK {
+		return fmt.Errorf("it answers %s", resp.Status)
+	}
+	return nil
+}
