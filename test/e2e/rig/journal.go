@@ -45,27 +45,34 @@ type tail struct {
 	file                 *os.File
 	cancel               context.CancelFunc
 	done                 chan struct{}
+	ended                bool // the container has; guarded by journal.mu
 }
 
-// see begins to follow the containers of a pod that have started, unless it is a scenario's.
+// see begins to follow the containers of a pod that have started, and notes which have ended, unless the pod is a scenario's.
 func (j *journal) see(ctx context.Context, p *pod) {
 	if strings.HasPrefix(p.Namespace, namespacePrefix) {
 		return
 	}
+	j.mu.Lock()
+	defer j.mu.Unlock()
 	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-		if c.ContainerID == "" || c.State.Waiting != nil {
-			continue
+		for id, t := range j.tails {
+			if t.namespace == p.Namespace && t.pod == p.Name && t.name == c.Name {
+				t.ended = t.ended || id != c.ContainerID || c.State.Running == nil
+			}
 		}
-		j.mu.Lock()
-		if j.tails[c.ContainerID] == nil {
-			t := &tail{j: j, namespace: p.Namespace, pod: p.Name, name: c.Name, last: j.begin, done: make(chan struct{})}
-			j.tails[c.ContainerID] = t
-			var own context.Context
-			own, t.cancel = context.WithCancel(ctx)
-			go t.follow(own, int(c.RestartCount))
+		if c.ContainerID != "" && c.State.Waiting == nil && j.tails[c.ContainerID] == nil {
+			j.tails[c.ContainerID] = j.start(ctx, p, c.Name, int(c.RestartCount))
 		}
-		j.mu.Unlock()
 	}
+}
+
+func (j *journal) start(ctx context.Context, p *pod, container string, restart int) *tail {
+	t := &tail{j: j, namespace: p.Namespace, pod: p.Name, name: container, last: j.begin, done: make(chan struct{})}
+	var own context.Context
+	own, t.cancel = context.WithCancel(ctx)
+	go t.follow(own, restart)
+	return t
 }
 
 // follow reads until the container's log has ended, again and again where the connection is cut: by kubelet's or the API server's restart.
@@ -82,7 +89,8 @@ func (t *tail) follow(ctx context.Context, restart int) {
 	}
 	defer t.file.Close()
 	for ctx.Err() == nil {
-		if err := t.read(ctx, "true"); err == nil || gone(err) {
+		// With kubelet, the log ends as if the container had.
+		if err := t.read(ctx, "true"); err == nil && t.over() || err != nil && gone(err) {
 			return
 		}
 		select {
@@ -90,6 +98,12 @@ func (t *tail) follow(ctx context.Context, restart int) {
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
+}
+
+func (t *tail) over() bool {
+	t.j.mu.Lock()
+	defer t.j.mu.Unlock()
+	return t.ended
 }
 
 // gone tells that there is no such container any more.
@@ -186,6 +200,28 @@ func (t *tail) rest(ctx context.Context) {
 	if err != nil {
 		t.j.record("reading the rest of the log of " + t.pod + ": " + err.Error())
 	}
+}
+
+// mentions are the last lines of all logs that contain the text.
+func (j *journal) mentions(text string) []string {
+	const most = 10
+	files, err := filepath.Glob(filepath.Join(j.dir, "*.log"))
+	if err != nil {
+		return nil
+	}
+	var all []string
+	for _, name := range files {
+		b, err := os.ReadFile(name)
+		if err != nil {
+			continue // it is only for a report of something else
+		}
+		for line := range strings.Lines(string(b)) {
+			if strings.Contains(line, text) {
+				all = append(all, filepath.Base(name)+": "+line[:min(len(line), 500)])
+			}
+		}
+	}
+	return all[max(0, len(all)-most):]
 }
 
 // ExpectError declares that a pod of the system logs an error, in a line (which begins with the pod's name) that contains all the texts.

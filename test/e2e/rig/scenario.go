@@ -116,7 +116,7 @@ func (s *Scenario) end() {
 	}
 }
 
-// describe tells the states of the namespace's pods and all Events.
+// describe tells the states of the namespace's pods, all Events, and what the system's pods logged of them.
 func (s *Scenario) describe() string {
 	var b strings.Builder
 	for _, p := range s.pods.list() {
@@ -132,6 +132,9 @@ func (s *Scenario) describe() string {
 	}
 	for _, line := range slices.Sorted(maps.Keys(events)) {
 		b.WriteString(line)
+	}
+	for _, line := range s.journal.mentions(s.Namespace) {
+		b.WriteString("  " + strings.TrimSpace(line) + "\n")
 	}
 	return b.String()
 }
