@@ -26,6 +26,7 @@ import (
 	"k8s.io/client-go/dynamic"
 	"k8s.io/client-go/tools/clientcmd"
 
+	"keymount/test/binaries"
 	"keymount/test/e2e/cluster/control"
 	"keymount/test/e2e/cluster/internal/config"
 	"keymount/test/e2e/cluster/internal/layout"
@@ -242,17 +243,45 @@ func TestRootKilledSweeperEndsTheCluster(t *testing.T) {
 	c.gone(during)
 }
 
-func TestRootFailedStartLeavesNothing(t *testing.T) {
-	c := prepare(t)
+// A start that fails says why, and leaves nothing.
+func TestRootFailedStart(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "image.tar")
-	if err := os.WriteFile(image, []byte("no tar"), 0o644); err != nil {
+	writeFile(t, image, "no tar", 0o644)
+	assets := t.TempDir()
+	for _, program := range []string{"etcd", "kube-apiserver", "kubectl"} {
+		writeFile(t, filepath.Join(assets, program), "#!/bin/sh\necho this is no "+program+"\nexit 3\n", 0o755)
+	}
+	for _, tc := range []struct {
+		name, env string
+		args      []string
+		want      []string
+	}{
+		{"an image that is none", "", []string{"--image", image}, []string{"importing image.tar into n1"}},
+		{"an etcd that is none", binaries.AssetsEnv + "=" + assets, nil, []string{"etcd on cp ends again and again (exit code 3)", "this is no etcd", "etcd.log"}},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			c := prepare(t)
+			cmd := exec.Command(c.program, append([]string{"up", "--dir", string(c.dir)}, tc.args...)...)
+			cmd.Env = append(os.Environ(), tc.env)
+			output, err := cmd.CombinedOutput()
+			if err == nil {
+				t.Error("it started")
+			}
+			for _, want := range tc.want {
+				if !bytes.Contains(output, []byte(want)) {
+					t.Errorf("%q is not said in: %s", want, output)
+				}
+			}
+			if left := remains(t, c.dir, c.before, snapshot{}); len(left) > 0 {
+				t.Errorf("this is left:\n%s", strings.Join(left, "\n"))
+			}
+		})
+	}
+}
+
+func writeFile(t *testing.T, path, text string, mode os.FileMode) {
+	t.Helper()
+	if err := os.WriteFile(path, []byte(text), mode); err != nil {
 		t.Fatal(err)
-	}
-	output, err := exec.Command(c.program, "up", "--dir", string(c.dir), "--image", image).CombinedOutput()
-	if err == nil || !bytes.Contains(output, []byte("importing image.tar into n1")) {
-		t.Errorf("%v: %s", err, output)
-	}
-	if left := remains(t, c.dir, c.before, snapshot{}); len(left) > 0 {
-		t.Errorf("this is left:\n%s", strings.Join(left, "\n"))
 	}
 }

@@ -3,6 +3,7 @@
 package keeper
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,7 +26,13 @@ import (
 	"keymount/test/e2e/cluster/internal/layout"
 )
 
-// poll asks until ask returns nil, and returns its last error when ctx ends first.
+// manyRestarts is how often a component may end while a cluster starts. Some end once or twice, not finding what they need.
+const manyRestarts = 10
+
+// A hopeless error is one that no waiting will mend.
+type hopeless struct{ error }
+
+// poll asks until ask returns nil, and returns its last error when ctx ends first, or at once when that is hopeless.
 func poll(ctx context.Context, what string, ask func(context.Context) error) error {
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
@@ -35,6 +42,9 @@ func poll(ctx context.Context, what string, ask func(context.Context) error) err
 		cancel()
 		if err == nil {
 			return nil
+		}
+		if errors.As(err, new(hopeless)) {
+			return fmt.Errorf("waiting for %s: %w", what, err)
 		}
 		select {
 		case <-ctx.Done():
@@ -62,6 +72,9 @@ func (k *keeper) awaitReady(ctx context.Context) error {
 	for _, m := range k.machines[1:] {
 		name := m.Spec.Name
 		err := poll(ctx, "node "+name, func(ctx context.Context) error {
+			if err := m.failing(ctx); err != nil {
+				return err
+			}
 			object, err := client.Resource(corev1.SchemeGroupVersion.WithResource("nodes")).Get(ctx, name, metav1.GetOptions{})
 			if err != nil {
 				return err
@@ -89,8 +102,26 @@ func (k *keeper) awaitAPIServer(ctx context.Context, admin *rest.Config) error {
 		return fmt.Errorf("making a client of the API server: %w", err)
 	}
 	return poll(ctx, "the API server", func(ctx context.Context) error {
-		return api.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+		err := api.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
+		if err != nil {
+			return cmp.Or(k.machines[0].failing(ctx), err)
+		}
+		return nil
 	})
+}
+
+// failing tells of a component that ends again and again, so that its log is read now and not when patience is over.
+func (m *member) failing(ctx context.Context) error {
+	states, err := m.current().States(ctx)
+	if err != nil {
+		return err
+	}
+	for _, state := range states {
+		if state.Restarts > manyRestarts {
+			return hopeless{fmt.Errorf("%s on %s ends again and again (%s)", state.Name, m.Spec.Name, state.Exit)}
+		}
+	}
+	return nil
 }
 
 // schedulable tells why a node takes no pods yet.
