@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"syscall"
 
@@ -161,7 +162,7 @@ func (p *Pod) Files(dir string) []string {
 // AwaitFile waits, inside the pod, until a file has exactly that content.
 func (p *Pod) AwaitFile(path, content string) {
 	p.s.Helper()
-	script := `n=0; while [ "$(cat "$0"; echo .)" != "$1." ]; do n=$((n+1)); [ $n -lt 450 ] || { cat "$0"; exit 1; }; sleep 0.2; done`
+	script := `n=0; while [ "$(cat "$0" 2>/dev/null; echo .)" != "$1." ]; do n=$((n+1)); [ $n -lt 450 ] || { cat "$0"; exit 1; }; sleep 0.2; done`
 	if out, err := p.TryExec("sh", "-c", script, path, content); err != nil {
 		p.s.Fatalf("waiting for %s of pod %s to be %q: %v; it is %q\n%s", path, p.Name, content, err, out, p.s.describe())
 	}
@@ -206,6 +207,9 @@ func run(ctx context.Context, cmd *exec.Cmd) (string, error) {
 	var out, said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &said
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL} // it ends with the suite, whatever ends that
+	// The signal comes when the thread ends, and one that runs something in a node does: this one is kept until the program has ended.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
 	err := cmd.Run()
 	if err != nil {
 		err = fmt.Errorf("%w: %s", errors.Join(err, ctx.Err()), strings.TrimSpace(said.String()))
