@@ -18,6 +18,7 @@ type (
 	providerDaemonSet struct{ everyInstallation } // driver and provider as the provider's chart installs them, in parallel
 	disruptive        struct{}                    // on the same installation: parts of the cluster fail, one after the other
 	builtinProvider   struct{ everyInstallation } // the driver's chart alone, which does the provider's work, in parallel
+	figures           struct{ *measured }         // the same, measured, with nothing else on the cluster
 	upgrade           struct{}                    // from upstream's chart and back, and other ways to install
 	uninstall         struct{}                    // on a cluster that never had a driver
 )
@@ -27,6 +28,9 @@ func TestEndToEnd(t *testing.T) {
 	suite.Parallel("provider", installProvider, providerDaemonSet{})
 	suite.Serial("disruptive", installProvider, disruptive{})
 	suite.Parallel("builtin", installBuiltin, builtinProvider{})
+	results := new(measured)
+	suite.Serial("figures", installFigures, figures{results})
+	results.write(t)
 	suite.Serial("upgrade", installUpstream, upgrade{})
 	suite.Serial("uninstall", bareCluster, uninstall{})
 }

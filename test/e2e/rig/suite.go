@@ -32,6 +32,7 @@ const (
 	BuildEnv    = "KEYMOUNT_E2E_BUILD"    // names the images' content, so that a rebuilt one is rolled out under the same tag
 	LogsEnv     = "KEYMOUNT_E2E_LOGS"     // where logs are left
 	KeepEnv     = "KEYMOUNT_E2E_KEEP"     // not empty: what a failed scenario made stays
+	DocumentEnv = "KEYMOUNT_E2E_DOCUMENT" // not empty: the document that figures are written into
 )
 
 // Names that are the same for all scenarios.

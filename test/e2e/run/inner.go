@@ -157,6 +157,13 @@ func (c *clusterRun) run(ctx context.Context) error {
 	if c.o.keep {
 		cmd.Env = append(cmd.Env, rig.KeepEnv+"=yes")
 	}
+	if c.o.document != "" {
+		document, err := filepath.Abs(c.o.document)
+		if err != nil {
+			return err
+		}
+		cmd.Env = append(cmd.Env, rig.DocumentEnv+"="+document)
+	}
 	// A signal lets the scenarios' cleanups go; the cluster is stopped in any case.
 	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
 	cmd.WaitDelay = 10 * time.Second

@@ -40,6 +40,7 @@ type options struct {
 	scenarios string
 	keep      bool
 	out       string
+	document  string
 	nodes     int
 	parallel  int
 	timeout   time.Duration
@@ -52,6 +53,7 @@ func main() {
 	flags.StringVar(&o.scenarios, "scenarios", "", "which to run: `PHASE/NAME`")
 	flags.BoolVar(&o.keep, "keep", false, "leave the cluster running, and use one that was left so")
 	flags.StringVar(&o.out, "out", filepath.Join(".cache", "e2e"), "`folder` for what is built, the cluster and the logs, in the source tree; another one has a cluster of its own")
+	flags.StringVar(&o.document, "document", "", "`file` whose block \"make e2e\" is replaced by the figures, such as docs/performance.md")
 	flags.IntVar(&o.nodes, "nodes", 2, "how many nodes a new cluster has")
 	flags.IntVar(&o.parallel, "parallel", 10, "how many scenarios run at the same time")
 	flags.DurationVar(&o.timeout, "timeout", 30*time.Minute, "time for the scenarios; building is not counted")
