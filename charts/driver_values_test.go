@@ -111,15 +111,17 @@ func TestDriverPod(t *testing.T) {
 // The class that keeps pods of a node from being evicted is given where the API server takes it.
 func TestDriverPriority(t *testing.T) {
 	t.Parallel()
-	for _, row := range []struct{ namespace, version, text, want string }{
-		{"kube-system", "v1.35.0", "", "system-node-critical"},
-		{"secrets", "v1.35.0-eks-ab12", "", "system-node-critical"},
-		{"secrets", "v1.35.0-gke.100", "", ""},
-		{"kube-system", "v1.35.0-gke.100", "", "system-node-critical"},
-		{"secrets", "v1.35.0-gke.100", "linux: {priorityClassName: a}", "a"},
-		{"kube-system", "v1.35.0", "linux: {priorityClassName: none}", ""},
+	for _, row := range []struct{ namespace, version, api, text, want string }{
+		{"kube-system", "v1.35.0", "", "", "system-node-critical"},
+		{"secrets", "v1.35.0-eks-ab12", "", "", "system-node-critical"},
+		{"secrets", "v1.35.0-gke.100", "", "", ""},
+		{"secrets", "v1.35.0", "networking.gke.io/v1", "", ""},
+		{"kube-system", "v1.35.0", "networking.gke.io/v1", "", "system-node-critical"},
+		{"kube-system", "v1.35.0-gke.100", "", "", "system-node-critical"},
+		{"secrets", "v1.35.0-gke.100", "", "linux: {priorityClassName: a}", "a"},
+		{"kube-system", "v1.35.0", "", "linux: {priorityClassName: none}", ""},
 	} {
-		i := installation{Namespace: row.namespace, KubeVersion: row.version, Values: values(t, row.text)}
+		i := installation{Namespace: row.namespace, KubeVersion: row.version, APIVersions: []string{row.api}, Values: values(t, row.text)}
 		set := find[*appsv1.DaemonSet](t, i.objects(t, driverChart), daemonSetName)
 		if got := set.Spec.Template.Spec.PriorityClassName; got != row.want {
 			t.Errorf("%+v: the class is %q", row, got)

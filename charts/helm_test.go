@@ -69,6 +69,7 @@ type installation struct {
 	Release     string         `json:"release,omitempty"`
 	Namespace   string         `json:"namespace,omitempty"`
 	KubeVersion string         `json:"kubeVersion,omitempty"`
+	APIVersions []string       `json:"apiVersions,omitempty"` // beyond Kubernetes' own
 	Values      map[string]any `json:"values"`
 }
 
@@ -80,7 +81,7 @@ func (i installation) render(t *testing.T, chart string) ([]byte, error) {
 		t.Fatal(err)
 	}
 	return runHelm(t, values, "template", or(i.Release, "test"), chart, "--namespace", or(i.Namespace, "kube-system"),
-		"--kube-version", or(i.KubeVersion, "v1.35.0"), "--values", "-")
+		"--kube-version", or(i.KubeVersion, "v1.35.0"), "--api-versions", strings.Join(i.APIVersions, ","), "--values", "-")
 }
 
 func or(value, otherwise string) string {
