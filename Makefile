@@ -11,7 +11,8 @@ ROOT_TESTS := 32
 INTEGRATION_ROOT_TESTS := 34
 ROOT_KILL_TESTS := 2
 OUT        := .cache
-INTEGRATION := ./test/integration/... ./test/binaries ./test/e2e/providers/... ./test/e2e/sidecars/...
+INTEGRATION := ./test/integration/... ./test/binaries ./charts ./test/e2e/providers/... ./test/e2e/sidecars/... \
+	./test/e2e/rig ./test/e2e/run ./test/e2e/cluster ./test/e2e/cluster/internal/...
 
 # Two compile sets only: -race with cgo for tests, and this one for everything else.
 PLAIN      := CGO_ENABLED=0 GOFLAGS="$(GOFLAGS) -trimpath -buildvcs=false"
@@ -19,7 +20,7 @@ TOOL       := $(PLAIN) go tool -modfile=tools/go.mod
 TESTSUM    := go tool -modfile=tools/go.mod gotestsum --format pkgname --hide-summary skipped
 
 .DEFAULT_GOAL := help
-.PHONY: help demo build images cluster-up cluster-down e2e test test-unit test-images test-kill test-integration test-sanity test-recordings lint generate conformance verify bench bench-check fuzz mutants clean
+.PHONY: help demo build images cluster-up cluster-down e2e test test-unit test-images test-terraform test-kill test-integration test-sanity test-recordings lint generate conformance verify bench bench-check fuzz mutants clean
 
 help: ## list the targets
 	@echo "Keymount: secrets from Azure Key Vault as files. Targets:"
@@ -31,7 +32,7 @@ demo: build ## see it work: emulator, mount, rotation; no root, no Kubernetes
 build: ## build the programs into bin/
 	$(PLAIN) go build -ldflags "-s -w -X main.version=$(VERSION) -X main.gitCommit=$(GIT_COMMIT) -X main.buildDate=$(BUILD_DATE)" -o bin/ $(PROGRAMS:%=./cmd/%)
 
-test: test-unit test-images test-integration test-sanity ## run the tests: unit, images, integration with a real API server, CSI sanity
+test: test-unit test-images test-terraform test-integration test-sanity ## run the tests: unit, charts, images, integration with a real API server, CSI sanity
 
 test-unit: ## unit suite with -race; what needs root runs where root is there
 	@scripts/need openssl
@@ -42,6 +43,10 @@ test-unit: ## unit suite with -race; what needs root runs where root is there
 test-images: ## make the images twice, compare them and read them back
 	@mkdir -p $(OUT)
 	$(TESTSUM) --jsonfile $(OUT)/images.json --raw-command -- go -C images test -json -race -timeout 5m ./...
+
+test-terraform: ## put the values of examples/terraform through the chart
+	@mkdir -p $(OUT)
+	$(TESTSUM) --jsonfile $(OUT)/terraform.json --raw-command -- go -C test/terraform test -json -race -timeout 5m ./...
 
 test-kill: ## kill a writer at every system call and at 500 random moments
 	@scripts/need strace
@@ -73,13 +78,15 @@ lint: ## gofmt, go vet, staticcheck
 	cd tools && $(PLAIN) go vet -tags killtest ./...
 	cd test/recordings && $(PLAIN) go vet -tags killtest ./...
 	cd test/sanity && $(PLAIN) go vet -tags integration ./...
+	cd test/terraform && $(PLAIN) go vet ./...
 	cd images && $(PLAIN) go vet ./... && $(PLAIN) go tool -modfile=../tools/go.mod staticcheck ./...
 	GOOS=windows $(PLAIN) go vet -tags killtest ./...
 	GOOS=darwin $(PLAIN) go vet -tags killtest ./...
 
-generate: ## regenerate what is generated: API types, CRDs, protocol
+generate: ## regenerate what is generated: API types, CRDs, protocol; the charts' schemas, READMEs, golden output and manifests
 	cd tools && $(PLAIN) go run ./protogen ../api/provider/v1alpha1/service.proto
 	$(TOOL) controller-gen object crd:crdVersions=v1 paths='./api/v1;./api/v1alpha1' output:crd:dir=api/crds
+	scripts/charts
 
 conformance: $(OUT)/unit.json $(OUT)/integration.json ## regenerate docs/conformance.md from the last runs of the tests
 	cat $(OUT)/unit.json $(OUT)/integration.json | go run ./internal/conformance/report > docs/conformance.md
@@ -119,7 +126,8 @@ cluster-down: ## stop it; nothing stays
 	bin/cluster down
 
 e2e: ## run the scenarios on a cluster of two nodes, as root
-	$(PLAIN) go run -tags integration ./test/e2e/run $(E2E_FLAGS)
+	$(PLAIN) go build -tags integration -o $(OUT)/run-e2e ./test/e2e/run # not `go run`, which hands no signal on
+	$(OUT)/run-e2e $(E2E_FLAGS)
 
 mutants: ## bring defects of upstream's back, one at a time: each must turn its test red; as root, some 10 minutes
 	@$(PLAIN) go run -tags integration ./test/binaries/build kube-apiserver etcd >/dev/null

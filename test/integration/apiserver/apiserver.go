@@ -161,6 +161,7 @@ func apiserverArgs(p *pki, port int, etcd, policy, audit string) []string {
 		"--tls-private-key-file=" + p.serverKey,
 		"--client-ca-file=" + p.caCert,
 		"--authorization-mode=RBAC",
+		"--allow-privileged=true", // as every cluster that runs CSI drivers
 		"--service-account-issuer=" + Issuer,
 		"--service-account-signing-key-file=" + p.tokenKey,
 		"--service-account-key-file=" + p.tokenKey,
