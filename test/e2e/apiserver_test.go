@@ -14,14 +14,15 @@ import (
 
 // Without an API server the driver stays ready, and volumes are refreshed from what is known. Status and Events follow when it is back.
 func (disruptive) APIServerAway(s *rig.Scenario) {
+	s.ExpectError("secrets-store: ", s.Namespace+"/web", "left unfinished", "SecretProviderClassPodStatus")
 	w := newWitness(s, "n1", "web", "version-1.")
 	address := s.SystemPod("n1", driver).Status.PodIP
 	s.Fault("cp", control.Pause, "kube-apiserver")
-	s.Cleanup(func() { s.Fault("cp", control.Resume, "kube-apiserver") }) // before the namespace is removed
 	gone := time.Now()
+	var newest string
 	// At an interval of five seconds three refreshes are an outage of some fifteen.
 	for _, version := range []string{"version-2.", "version-3.", "version-4."} {
-		store(s, version)
+		newest = store(s, version)
 		w.sees(version)
 		if err := readyz(address); err != nil {
 			s.Fatalf("%s after the API server went the driver is not ready: %v", time.Since(gone).Round(time.Second), err)
@@ -30,15 +31,15 @@ func (disruptive) APIServerAway(s *rig.Scenario) {
 	s.Figure("three refreshes while the API server was away took %s", time.Since(gone).Round(100*time.Millisecond))
 	s.Fault("cp", control.Resume, "kube-apiserver")
 	s.AwaitEvent("web", "MountRotationComplete")
-	awaitStatus(s, "web", "web", s.PutSecret("user", "version-5."))
+	awaitStatus(s, "web", newest)
 	w.undisturbed()
 }
 
-// awaitStatus waits until what the API server says of a pod's volume has the newest version of the secret user, whose id is given.
-func awaitStatus(s *rig.Scenario, pod, class, id string) {
+// awaitStatus waits until the API server knows that the volume of a pod holds that version of the password, whose id is given.
+func awaitStatus(s *rig.Scenario, pod, id string) {
 	s.Helper()
-	s.Kubectl("wait", "secretproviderclasspodstatus/"+pod+"-"+s.Namespace+"-"+class, "-n", s.Namespace, "--timeout=90s",
-		`--for=jsonpath={.status.objects[?(@.id=="secret/user")].version}=`+path.Base(id))
+	s.Kubectl("wait", "secretproviderclasspodstatus/"+pod+"-"+s.Namespace+"-web", "-n", s.Namespace, "--timeout=90s",
+		`--for=jsonpath={.status.objects[?(@.id=="secret/password")].version}=`+path.Base(id))
 }
 
 // readyz asks a driver, on the port of its probes, whether it is ready.

@@ -9,17 +9,12 @@ import (
 
 // A vault that refuses for the sake of its load is left alone; pods keep what they have, and their owners are told.
 func (providerDaemonSet) VaultThrottled(s *rig.Scenario) {
-	outage(s, emulator.Fault{Do: emulator.ActThrottle, RetryAfter: "300"}, "asks to be left alone for 5m0s")
+	outage(s, emulator.Fault{Do: emulator.ActThrottle, RetryAfter: "300"}, "HTTP 429")
 }
 
 // So it is when the service behind the vault is ill.
 func (providerDaemonSet) VaultUnavailable(s *rig.Scenario) {
-	outage(s, emulator.Fault{Do: emulator.ActStatus, Status: 503}, "503")
-}
-
-// A vault that takes no connection does not answer at all.
-func (providerDaemonSet) VaultSilent(s *rig.Scenario) {
-	outage(s, emulator.Fault{Do: emulator.ActCut}, s.Vault+".vault.azure.net")
+	outage(s, emulator.Fault{Do: emulator.ActStatus, Status: 503}, "HTTP 503")
 }
 
 // outage has the scenario's vault do something, which is told with a text, while one pod runs and another begins.
@@ -29,7 +24,7 @@ func outage(s *rig.Scenario, fault emulator.Fault, text string) {
 	w := newWitness(s, "n1", "web", "version-1.")
 	heal := s.Disturb(fault)
 	store(s, "version-2.")
-	s.StartPod("late", "web")
+	startWitness(s, "n2", "late")
 	s.AwaitEvent("late", "FailedMount", text)
 	s.AwaitEvent("late", "FailedToMountSecrets", text)
 	s.AwaitEvent("web", "MountRotationFailed", text)

@@ -16,11 +16,24 @@ type witness struct {
 	mounts []string
 }
 
-// witness starts one on a node. It is told a user and a password, both called version, which ends in a full stop; both come by workload identity, for
-// which kubelet asks the API server nothing that it does not know already.
+// newWitness starts one on a node, with a user and a password that are both called version, which is as in "version-1.".
 func newWitness(s *rig.Scenario, node, name, version string) *witness {
 	s.Helper()
 	store(s, version)
+	startWitness(s, node, name)
+	w := &witness{Pod: s.Ready(name), s: s}
+	w.mounts = w.Mounts()
+	if len(w.mounts) == 0 {
+		s.Fatalf("pod %s has no volume on %s", name, node)
+	}
+	w.sees(version)
+	return w
+}
+
+// startWitness does not wait for the pod. What it reads comes by workload identity, for which kubelet asks the API server nothing that it does not know
+// already.
+func startWitness(s *rig.Scenario, node, name string) {
+	s.Helper()
 	s.Apply(`
 apiVersion: secrets-store.csi.x-k8s.io/v1
 kind: SecretProviderClass
@@ -70,21 +83,13 @@ spec:
       readOnly: true
       volumeAttributes: {secretProviderClass: web}
 `)
-	w := &witness{Pod: s.Ready(name), s: s}
-	w.mounts = w.Mounts()
-	if len(w.mounts) == 0 {
-		s.Fatalf("pod %s has no volume on %s", name, node)
-	}
-	w.sees(version)
-	return w
 }
 
-// store puts a new version of both secrets into the vault.
-func store(s *rig.Scenario, version string) {
+// store puts a new version of both secrets into the vault, and returns the id of the password.
+func store(s *rig.Scenario, version string) (id string) {
 	s.Helper()
-	for _, name := range []string{"user", "password"} {
-		s.PutSecret(name, version)
-	}
+	s.PutSecret("user", version)
+	return s.PutSecret("password", version)
 }
 
 // sees waits until the pod has read that version.

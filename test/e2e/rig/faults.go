@@ -3,18 +3,29 @@
 package rig
 
 import (
+	"context"
+
 	"keymount/internal/emulator"
 	"keymount/test/e2e/cluster/control"
 )
 
-// Fault does something to a component of a machine, such as control.Kill to kubelet of n1.
+// Fault does something to a component of a machine, such as control.Kill to kubelet of n1. What is paused or stopped goes on when the scenario ends.
 func (s *Scenario) Fault(machine string, action control.Action, component string) {
 	s.Helper()
-	ctx, cancel := s.bound()
-	defer cancel()
-	if err := s.Cluster.Do(ctx, machine, action, component); err != nil {
-		s.Fatalf("%s %s on %s: %v", action, component, machine, err)
+	do := func(ctx context.Context, action control.Action) {
+		ctx, cancel := context.WithTimeout(ctx, Bound)
+		defer cancel()
+		if err := s.Cluster.Do(ctx, machine, action, component); err != nil {
+			s.Errorf("%s %s on %s: %v", action, component, machine, err)
+		}
 	}
+	switch action {
+	case control.Pause:
+		s.Cleanup(func() { do(context.Background(), control.Resume) })
+	case control.Stop:
+		s.Cleanup(func() { do(context.Background(), control.Start) })
+	}
+	do(s.Context(), action)
 }
 
 // Reboot cuts a node's power and switches it on again.
