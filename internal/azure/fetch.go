@@ -16,6 +16,7 @@ import (
 	"keymount/internal/azure/encode"
 	"keymount/internal/azure/identity"
 	"keymount/internal/azure/params"
+	"keymount/internal/azure/vault"
 	"keymount/internal/provider"
 )
 
@@ -58,6 +59,9 @@ func (p *Provider) fetch(ctx context.Context, req *provider.Request) (*provider.
 	m := &mount{Provider: p, spec: spec, who: who, mode: req.DefaultMode, work: encode.NewBudget(maxWork),
 		helpers: make(chan struct{}, max(minParallel, p.cfg.ReadsInFlightPerVault)-1)}
 	defer m.done()
+	if !req.NotBefore.IsZero() {
+		ctx = vault.NotBefore(ctx, req.NotBefore)
+	}
 	parts, err := m.readAll(ctx)
 	if err != nil {
 		return nil, err

@@ -361,3 +361,29 @@ func TestFailuresAreBounded(t *testing.T) {
 		t.Errorf("%d failures, the last is %v", len(all), all[len(all)-1])
 	}
 }
+
+// Somebody who changed a secret and asks for a refresh gets the new one, though a pod has read the old one just before: through the socket, too.
+func TestNotBefore(t *testing.T) {
+	r := start(t, func(c *azure.Config) { c.ShareFor = time.Hour })
+	r.PutSecret(vaultName, "s", "old")
+	req := r.request(array("objectName: s\nobjectType: secret"))
+	content := func() string {
+		t.Helper()
+		bundle, err := r.Client.Fetch(t.Context(), req)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return string(bundle.Files[0].Contents)
+	}
+	if got := content(); got != "old" {
+		t.Fatalf("the content is %q", got)
+	}
+	r.PutSecret(vaultName, "s", "new")
+	if got := content(); got != "old" {
+		t.Fatalf("the content is %q: nothing was shared", got)
+	}
+	req.NotBefore = time.Now()
+	if got := content(); got != "new" {
+		t.Errorf("the content is %q", got)
+	}
+}

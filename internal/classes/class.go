@@ -47,6 +47,8 @@ type Class struct {
 	RotationPollInterval time.Duration
 	// Refresh stands for the value of the annotation: when it differs from the last one seen, the author wants a refresh.
 	Refresh string
+	// RefreshSeen is when this process first read that value; never before the API server had it.
+	RefreshSeen time.Time
 	// Warnings are for people: one sentence each about what was ignored.
 	Warnings []string
 }

@@ -236,6 +236,9 @@ func (e *entry) result() (*Class, error) {
 
 // tell notes a state; exactly one of class and err is given. A class for which there is no room is not kept. c.mu is held.
 func (c *Classes) tell(e *entry, class *Class, err *provider.Error) {
+	if class != nil && e.class != nil && e.class.Refresh == class.Refresh {
+		class.RefreshSeen = e.class.RefreshSeen
+	}
 	size := class.size()
 	if c.kept-e.size+size > c.cfg.MaxKept {
 		if !c.heavy {
@@ -312,10 +315,11 @@ func (c *Classes) fetch(ctx context.Context, k key) (*Class, *provider.Error) {
 	if err != nil {
 		return nil, k.failure(err)
 	}
-	return k.parse(object)
+	return c.parse(k, object)
 }
 
-func (k key) parse(object *unstructured.Unstructured) (*Class, *provider.Error) {
+// parse reads an object that the API server has just told.
+func (c *Classes) parse(k key, object *unstructured.Unstructured) (*Class, *provider.Error) {
 	if object.GetNamespace() != k.namespace || object.GetName() != k.name {
 		return nil, &provider.Error{Kind: provider.Internal, Message: k.message("the API server answered with another object"),
 			Cause: unreadable{errors.New("another object")}}
@@ -325,6 +329,7 @@ func (k key) parse(object *unstructured.Unstructured) (*Class, *provider.Error) 
 		return nil, &provider.Error{Kind: provider.Invalid, Message: k.message(err.Error()), Cause: unreadable{err},
 			Remedy: "correct the SecretProviderClass"}
 	}
+	class.RefreshSeen = c.cfg.Now()
 	return class, nil
 }
 

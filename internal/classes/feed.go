@@ -158,7 +158,7 @@ func (f *feed) note(name string, object *unstructured.Unstructured) {
 		f.c.tell(e, nil, k.failure(apierrors.NewNotFound(schema.GroupResource{Group: v1.Group, Resource: resource}, name)))
 		return
 	}
-	class, err := k.parse(object)
+	class, err := f.c.parse(k, object)
 	f.c.tell(e, class, err)
 }
 

@@ -346,3 +346,29 @@ func TestAReadThatIsOvertakenIsNotKept(t *testing.T) {
 		t.Errorf("generation %d is kept, want 2", got.Generation)
 	}
 }
+
+// When a value of the refresh annotation was first seen stays with it, whatever else changes and however often the class is told.
+func TestRefreshIsSeenOnce(t *testing.T) {
+	var second atomic.Int64
+	r := newRig(t, func(_ *server, c *classes.Config) { c.Now = func() time.Time { return time.Unix(second.Add(1), 0) } })
+	r.put("ns", "c", nil)
+	r.Use("1", "ns", "c")
+	r.run()
+	r.awaitKept("ns", "c")
+	first := r.get("c")
+	for _, step := range []struct {
+		refresh string
+		again   bool // the value is the one before
+	}{{"", true}, {"a", false}, {"a", true}, {"b", false}} {
+		r.put("ns", "c", func(object map[string]any) {
+			object["metadata"].(map[string]any)["annotations"] = map[string]any{classes.Refresh: step.refresh}
+		})
+		generation := first.Generation + 1
+		await(t, "the change is told", func() bool { return r.get("c").Generation == generation })
+		next := r.get("c")
+		if same := next.RefreshSeen.Equal(first.RefreshSeen); same != step.again || next.RefreshSeen.Before(first.RefreshSeen) {
+			t.Errorf("%q was seen at %v, the value before at %v", step.refresh, next.RefreshSeen, first.RefreshSeen)
+		}
+		first = next
+	}
+}

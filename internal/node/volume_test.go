@@ -151,9 +151,10 @@ func TestRotation(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			w := newWorld(t, func(c *node.Config) { c.Rotation.Interval = tc.interval })
-			w.class.RotationPollInterval, w.class.Refresh = tc.class, "now"
+			seen := time.Now()
+			w.class.RotationPollInterval, w.class.Refresh, w.class.RefreshSeen = tc.class, "now", seen
 			v := w.last(nil)
-			if v.Once != tc.wantOnce || v.Due != (publish.Due{Every: tc.wantEvery, Mark: "now"}) {
+			if v.Once != tc.wantOnce || v.Due != (publish.Due{Every: tc.wantEvery, Mark: "now", MarkSeen: seen}) {
 				t.Errorf("once %v, due %+v", v.Once, v.Due)
 			}
 			if warned := len(v.Warnings) > 0; warned != (tc.class > 0 && tc.class < 30*time.Second) {

@@ -51,6 +51,9 @@ type Request struct {
 	Mounted []ObjectVersion
 	// TargetPath is where the volume is or will be; some providers write there themselves.
 	TargetPath string
+	// NotBefore is zero, or when somebody asked for a refresh: what was read before that would be of no use to them, so a read that
+	// began earlier does not serve this request. It is a matter of reads that are shared; who shares none may ignore it.
+	NotBefore time.Time
 	// DefaultMode is the mode of files for which the class names none. Only permission bits.
 	DefaultMode fs.FileMode
 }

@@ -17,6 +17,9 @@ type Due struct {
 	// Mark is the class's wish to be refreshed now: the volume is due when it differs from that of the last success. It is
 	// kept in the record, so whoever sets it bounds it.
 	Mark string
+	// MarkSeen is when this node learned of Mark. A refresh that Mark asks for is served by no read that began before: its author has
+	// changed something in the source, and asks for that.
+	MarkSeen time.Time
 }
 
 // after says whether a volume with this record is due at the time now. The clock may have jumped since the record was

@@ -51,6 +51,27 @@ func TestDue(t *testing.T) {
 	}
 }
 
+// A refresh that the class asks for must not be served by what was read before the wish: its author has changed something. All others may be.
+func TestAWishIsServedByNothingOlder(t *testing.T) {
+	b := newBench(t)
+	seen := time.Now()
+	var asked []time.Time
+	b.provider = fetchFunc(func(_ context.Context, req *provider.Request) (*provider.Bundle, error) {
+		asked = append(asked, req.NotBefore)
+		return content("v1", "a"), nil
+	})
+	for _, step := range []struct {
+		later time.Duration
+		mark  string
+	}{{0, "a"}, {time.Second, "b"}, {time.Hour, "b"}} { // the first mount, a wish, and when the interval is over
+		b.skew, b.v.Due = step.later, publish.Due{Every: time.Minute, Mark: step.mark, MarkSeen: seen}
+		b.mustPublish()
+	}
+	if want := []time.Time{{}, seen, {}}; !slices.Equal(asked, want) {
+		t.Errorf("asked for nothing before %v, want %v", asked, want)
+	}
+}
+
 // After a failure the volume rests, longer from failure to failure, and no longer than its interval.
 func TestPauseAfterFailures(t *testing.T) {
 	b := newBench(t)

@@ -239,6 +239,9 @@ func (a *attempt) fetch(from provider.Provider) (bundle *provider.Bundle, err er
 	req := a.v.Request
 	req.TargetPath = a.v.Target
 	req.Mounted = a.before.versions()
+	if a.before.held && a.before.record.Mark != a.v.Due.Mark {
+		req.NotBefore = a.v.Due.MarkSeen
+	}
 	// One odd answer of a vault must not end the process that serves all pods of a node. Only what the runtime itself says
 	// goes into the text: another panic's value may hold anything.
 	defer func() {

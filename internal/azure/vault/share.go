@@ -58,6 +58,19 @@ func newShares(now func() time.Time, shareFor time.Duration) *shares {
 	return &shares{now: now, shareFor: shareFor, reads: map[shareKey]*sharedRead{}}
 }
 
+type notBeforeKey struct{}
+
+// NotBefore returns a context whose reads are not served by any that began before t. Who reads does not depend on it, and neither does what; so
+// it is no argument of every method.
+func NotBefore(ctx context.Context, t time.Time) context.Context {
+	return context.WithValue(ctx, notBeforeKey{}, t)
+}
+
+func notBeforeOf(ctx context.Context) time.Time {
+	t, _ := ctx.Value(notBeforeKey{}).(time.Time)
+	return t
+}
+
 // fetchFunc does the read, telling r about each try.
 type fetchFunc func(ctx context.Context, r *sharedRead) (value any, size int, err error)
 
@@ -65,10 +78,11 @@ type fetchFunc func(ctx context.Context, r *sharedRead) (value any, size int, er
 // which ends when nobody waits any more.
 func (s *shares) do(ctx context.Context, key shareKey, by *identity.Credential, fetch fetchFunc) (any, error) {
 	asked := s.now()
+	notBefore := notBeforeOf(ctx)
 	for {
 		s.mu.Lock()
 		r, joined := s.reads[key], true
-		if r == nil || !s.serves(r, asked) {
+		if r == nil || !s.serves(r, asked, notBefore) {
 			r, joined = s.start(key, by, fetch), false
 		} else if r.ended {
 			s.mu.Unlock()
@@ -97,8 +111,11 @@ func (s *shares) do(ctx context.Context, key shareKey, by *identity.Credential, 
 	}
 }
 
-// serves says whether a read answers a call that came at the time asked. s.mu is held.
-func (s *shares) serves(r *sharedRead, asked time.Time) bool {
+// serves says whether a read answers a call that came at the time asked, and wants nothing that was read before another. s.mu is held.
+func (s *shares) serves(r *sharedRead, asked, notBefore time.Time) bool {
+	if !r.sent.IsZero() && r.sent.Before(notBefore) {
+		return false
+	}
 	if s.shareFor <= 0 {
 		return !r.ended
 	}

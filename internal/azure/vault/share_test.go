@@ -177,6 +177,40 @@ func TestShareFor(t *testing.T) {
 	}
 }
 
+// Who wants nothing that was read before a moment is served by reads that began since, in flight or finished, and by no other.
+func TestNotBefore(t *testing.T) {
+	for _, shareFor := range []time.Duration{0, 5 * time.Second} {
+		t.Run(fmt.Sprint("share for ", shareFor), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				f := newFake(func(req *http.Request, n int) (*http.Response, error) {
+					time.Sleep(time.Second)
+					return secret(req, fmt.Sprint(n)), nil
+				})
+				source, client := f.client(func(c *vault.Config) { c.ShareFor = shareFor })
+				who := principal(t, source, "c", "s")
+				old := get(t.Context(), client, who, "one")
+				time.Sleep(500 * time.Millisecond)
+				wanting := vault.NotBefore(t.Context(), time.Now())
+				first, second := get(wanting, client, who, "one"), get(wanting, client, who, "one")
+				other := get(t.Context(), client, who, "one")
+				for name, r := range map[string]chan result{"1": old, "2": first} {
+					if got := <-r; got.err != nil || got.value != name {
+						t.Errorf("%q, %v, want %s", got.value, got.err, name)
+					}
+				}
+				if got := <-second; got.value != "2" {
+					t.Errorf("the second has %q: it shares with the first", got.value)
+				}
+				<-other
+				if n := len(f.requests("")); n != 2 {
+					t.Errorf("%d requests, want 2", n)
+				}
+				time.Sleep(6 * time.Second)
+			})
+		})
+	}
+}
+
 // A retried read is as old as its last try.
 func TestRetriedReadIsFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

@@ -85,7 +85,7 @@ func askMount(ctx context.Context, call caller, req *provider.Request) (*provide
 	}
 	var answer *v1alpha1.MountResponse
 	err = call(ctx, func(ctx context.Context, p v1alpha1.CSIDriverProviderClient) (err error) {
-		answer, err = p.Mount(ctx, in)
+		answer, err = p.Mount(withNotBefore(ctx, req.NotBefore), in)
 		if size := proto.Size(in); refusedAsTooLarge(err, size) {
 			return &provider.Error{
 				Kind:    provider.Invalid,

@@ -39,6 +39,7 @@ func TestRequestAndBundleRoundTrip(t *testing.T) {
 		{"mounted", func(r *provider.Request) {
 			r.Mounted = []provider.ObjectVersion{{ID: "secret/a", Version: "1"}, {ID: "secret/a"}, {}}
 		}},
+		{"not before", func(r *provider.Request) { r.NotBefore = expires }},
 		{"mode 0", func(r *provider.Request) { r.DefaultMode = 0 }},
 		{"no pod", func(r *provider.Request) { r.Pod = provider.Pod{} }},
 	} {

@@ -108,6 +108,7 @@ func (s *Server) Mount(ctx context.Context, in *v1alpha1.MountRequest) (*v1alpha
 	if err != nil {
 		return nil, err
 	}
+	req.NotBefore = notBefore(ctx)
 	from(ctx).pod = req.Pod
 	bundle, err := s.provider.Fetch(ctx, req)
 	if err != nil {
