@@ -61,10 +61,12 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- if regexMatch "^mcr\\.microsoft\\.com/(oss/(v2/)?azure/secrets-store|k8s/csi/secrets-store)/provider-azure$" $repository }}{{ $repository }}{{ end -}}
 {{- end -}}
 
-{{- /* The name of the priority class, or nothing. On GKE an admission quota refuses system-node-critical outside kube-system. */ -}}
+{{- /* The name of the priority class, or nothing. On GKE an admission quota refuses system-node-critical outside kube-system; where the
+       version does not say that it is GKE (helm template of Helm 3, as Argo CD runs it), an API of GKE's does. */ -}}
 {{- define "keymount-azure.priorityClassName" -}}
 {{- $name := .Values.linux.priorityClassName | default "" -}}
-{{- $refused := and (ne .Release.Namespace "kube-system") (contains "-gke." .Capabilities.KubeVersion.Version) -}}
+{{- $gke := or (contains "-gke." .Capabilities.KubeVersion.Version) (.Capabilities.APIVersions.Has "networking.gke.io/v1") -}}
+{{- $refused := and $gke (ne .Release.Namespace "kube-system") -}}
 {{- if eq $name "none" -}}
 {{- else if $name }}{{ $name -}}
 {{- else if not $refused }}system-node-critical{{ end -}}
