@@ -32,21 +32,19 @@ func (upgrade) HelmUpgradeAndRollback(s *rig.Scenario) {
 	serves(ours(s), "secrets-store", "version-2.")
 	s.Helm("rollback", release, first.Revision, "--namespace", rig.SystemNamespace, "--wait", "--timeout", "3m")
 	serves(first.Chart, "node-driver-registrar secrets-store liveness-probe", "version-3.")
-	helmUpgrade(s)
-	serves(ours(s), "secrets-store", "version-4.")
-
-	// Upstream's definitions served until here; the new ones have the condition that tells whether a volume is up to date.
+	// Forward again, and this time with the sidecars, and the new definitions, whose condition tells whether a volume is up to date.
 	s.Kubectl("apply", "--server-side", "--force-conflicts", "--filename", filepath.Join(s.Chart(driverChart), "crds"))
-	store(s, "version-5.")
+	helmUpgrade(s, "--set", "secrets-store-csi-driver.linux.sidecars=true")
+	serves(ours(s), "node-driver-registrar secrets-store liveness-probe", "version-4.")
 	for _, w := range witnesses {
 		awaitUpToDate(s, w.Name, "True")
 	}
 }
 
 // helmUpgrade is what the README says.
-func helmUpgrade(s *rig.Scenario) {
+func helmUpgrade(s *rig.Scenario, more ...string) {
 	s.Helper()
-	s.Helm("upgrade", release, s.Chart(providerChart), "--namespace", rig.SystemNamespace, "--reuse-values", "--wait", "--timeout", "3m")
+	s.Helm(append([]string{"upgrade", release, s.Chart(providerChart), "--namespace", rig.SystemNamespace, "--reuse-values", "--wait", "--timeout", "3m"}, more...)...)
 }
 
 // A helmRelease is a line of helm list.

@@ -35,6 +35,7 @@ const upstreamValues = `
 logVerbosity: 2
 linux:
   tolerations: [{key: example.com/dedicated, operator: Exists}]
+  updateStrategy: {rollingUpdate: {maxUnavailable: 2}}
   volumes: [{name: authority, configMap: {name: emulator-ca}}]
   volumeMounts: [{name: authority, mountPath: /etc/pki/tls/certs, readOnly: true}]
 secrets-store-csi-driver:
@@ -47,6 +48,7 @@ secrets-store-csi-driver:
   - audience: vault
   linux:
     tolerations: [{key: example.com/dedicated, operator: Exists}]
+    updateStrategy: {rollingUpdate: {maxUnavailable: 2}}
 `
 
 // installUpstream makes a cluster as users of upstream's have it, with its definitions. When the phase ends, nothing of it is left.
@@ -148,6 +150,7 @@ func checkUserValues(s *rig.Scenario) {
 		{"syncSecret.enabled", "clusterrolebinding/secretprovidersyncing-rolebinding", ".subjects[*].name", "secrets-store-csi-driver"},
 		{"linux.tolerations of the driver", "daemonset/secrets-store-csi-driver", ".spec.template.spec.tolerations", toleration},
 		{"linux.tolerations of the provider", "daemonset/csi-csi-secrets-store-provider-azure", ".spec.template.spec.tolerations", toleration},
+		{"linux.updateStrategy of the driver", "daemonset/secrets-store-csi-driver", ".spec.updateStrategy.rollingUpdate.maxUnavailable", "2"},
 	} {
 		if got := s.Kubectl("get", check.object, "--namespace", rig.SystemNamespace, "--output", "jsonpath={"+check.path+"}"); got != check.want {
 			s.Errorf("%s: %s has %s, want %s", check.what, check.object, got, check.want)
