@@ -79,11 +79,11 @@ spec:
     - sh
     - -c
     - |
-      last=
+      last= told=
       while :; do
         # Whoever is here when the generation is taken away finds no file, and looks again.
         { cd -P /mnt/pair/..data && read -r left <left && read -r right <right; } 2>/dev/null || continue
-        [ "$left" = "$right" ] || echo "torn: $left and $right"
+        [ "$left" = "$right" ] || [ "$left and $right" = "$told" ] || { told="$left and $right"; echo "torn: $told"; }
         [ "$left" = "$last" ] || { last=$left; echo "saw $left"; }
       done
     volumeMounts:
