@@ -95,7 +95,7 @@ func (c *cluster) components(t *testing.T) {
 		c.do(tc.machine, control.Kill, tc.component)
 		c.await(tc.component+" to come back", func(context.Context) error {
 			component, err := c.machine(tc.machine).Component(tc.component)
-			if err != nil || component.PID == 0 || component.Restarts == 0 || component.Exit != "killed by killed" {
+			if err != nil || component.PID == 0 || component.Restarts == 0 || component.Exit != "killed by SIGKILL" {
 				return fmt.Errorf("it is %+v, %v", component, err)
 			}
 			return nil

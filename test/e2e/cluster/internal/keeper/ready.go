@@ -66,7 +66,7 @@ func (k *keeper) awaitReady(ctx context.Context) error {
 		return fmt.Errorf("making a client of the API server: %w", err)
 	}
 	if err := k.awaitAPIServer(ctx, admin); err != nil {
-		return k.withLogs(err, layout.ControlPlane, "etcd", "kube-apiserver")
+		return k.withLogs(ctx, err, layout.ControlPlane, "etcd", "kube-apiserver")
 	}
 	k.say("API server ready at https://" + k.address)
 	for _, m := range k.machines[1:] {
@@ -86,7 +86,7 @@ func (k *keeper) awaitReady(ctx context.Context) error {
 			return schedulable(&node)
 		})
 		if err != nil {
-			return k.withLogs(err, name, "containerd", "kubelet")
+			return k.withLogs(ctx, err, name, "containerd", "kubelet")
 		}
 		k.say("node " + name + " ready")
 	}
@@ -145,12 +145,15 @@ func schedulable(node *corev1.Node) error {
 
 // withLogs adds the end of the log of the component that most likely is the cause: the one that ended most often, or the
 // last of those named.
-func (k *keeper) withLogs(err error, machine string, components ...string) error {
+func (k *keeper) withLogs(ctx context.Context, err error, machine string, components ...string) error {
+	if errors.Is(ctx.Err(), context.Canceled) { // nothing failed: the start was interrupted
+		return err
+	}
 	worst, restarts := components[len(components)-1], 0
 	if m, findErr := k.member(machine); findErr == nil {
-		ctx, cancel := context.WithTimeout(context.Background(), 5*time.Second)
+		asking, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
 		defer cancel()
-		states, _ := m.current().States(ctx) // without them the guess remains
+		states, _ := m.current().States(asking) // without them the guess remains
 		for _, state := range states {
 			for _, name := range components {
 				if state.Name == name && state.Restarts > restarts {
@@ -176,7 +179,7 @@ func (k *keeper) load(ctx context.Context, m *member, files []string) error {
 		return err
 	})
 	if err != nil {
-		return k.withLogs(err, m.Spec.Name, "containerd")
+		return k.withLogs(ctx, err, m.Spec.Name, "containerd")
 	}
 	for _, file := range files {
 		if err := load(ctx, pid, file); err != nil {

@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // stopGrace is how long a component that is told to stop may take before it is killed.
@@ -142,7 +144,7 @@ func (s *supervised) say(format string, args ...any) {
 
 func describe(status syscall.WaitStatus) string {
 	if status.Signaled() {
-		return "killed by " + status.Signal().String()
+		return "killed by " + unix.SignalName(status.Signal())
 	}
 	return fmt.Sprintf("exit code %d", status.ExitStatus())
 }
