@@ -45,6 +45,7 @@ func (disruptive) NodeRebooted(s *rig.Scenario) {
 		}
 		return nil
 	})
+	s.AwaitSystemLog("n1", driver, "pod="+s.Namespace+"/web class="+s.Namespace+"/web files=2") // mounted, not refreshed
 	w.sees("version-2.")
 	if text := w.Log(); strings.Contains(text, "torn") || strings.Count(text, "now version-1.") > 1 {
 		s.Errorf("pod %s has seen:\n%s", w.Name, text)

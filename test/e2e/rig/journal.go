@@ -45,7 +45,11 @@ type tail struct {
 	file                 *os.File
 	cancel               context.CancelFunc
 	done                 chan struct{}
-	ended                bool // the container has; guarded by journal.mu
+
+	// Guarded by journal.mu:
+	ended    bool               // the container has
+	replaced bool               // another has its name in the pod; a log is asked for by that
+	cut      context.CancelFunc // ends the reading that is under way
 }
 
 // see begins to follow the containers of a pod that have started, and notes which have ended, unless the pod is a scenario's.
@@ -59,6 +63,10 @@ func (j *journal) see(ctx context.Context, p *pod) {
 		for id, t := range j.tails {
 			if t.namespace == p.Namespace && t.pod == p.Name && t.name == c.Name {
 				t.ended = t.ended || id != c.ContainerID || c.State.Running == nil
+				if !t.replaced && c.ContainerID != "" && id != c.ContainerID {
+					t.replaced = true
+					t.cut() // it may be the other's log by now
+				}
 			}
 		}
 		if c.ContainerID != "" && c.State.Waiting == nil && j.tails[c.ContainerID] == nil {
@@ -68,7 +76,7 @@ func (j *journal) see(ctx context.Context, p *pod) {
 }
 
 func (j *journal) start(ctx context.Context, p *pod, container string, restart int) *tail {
-	t := &tail{j: j, namespace: p.Namespace, pod: p.Name, name: container, last: j.begin, done: make(chan struct{})}
+	t := &tail{j: j, namespace: p.Namespace, pod: p.Name, name: container, last: j.begin, done: make(chan struct{}), cut: func() {}}
 	var own context.Context
 	own, t.cancel = context.WithCancel(ctx)
 	go t.follow(own, restart)
@@ -89,8 +97,11 @@ func (t *tail) follow(ctx context.Context, restart int) {
 	}
 	defer t.file.Close()
 	for ctx.Err() == nil {
+		reading, cut := context.WithCancel(ctx)
+		err := t.read(reading, t.begin(cut))
+		cut()
 		// With kubelet, the log ends as if the container had.
-		if err := t.read(ctx, "true"); err == nil && t.over() || err != nil && gone(err) {
+		if err == nil && t.over() || err != nil && gone(err) {
 			return
 		}
 		select {
@@ -98,6 +109,16 @@ func (t *tail) follow(ctx context.Context, restart int) {
 		case <-time.After(500 * time.Millisecond):
 		}
 	}
+}
+
+// begin tells how to ask for the log, and notes how to end the reading.
+func (t *tail) begin(cut context.CancelFunc) (how string) {
+	t.j.mu.Lock()
+	defer t.j.mu.Unlock()
+	if t.cut = cut; t.replaced {
+		return "previous"
+	}
+	return "follow"
 }
 
 func (t *tail) over() bool {
@@ -111,9 +132,12 @@ func gone(err error) bool {
 	return strings.Contains(err.Error(), ": 404") || strings.Contains(err.Error(), ": 400")
 }
 
-// read reads the log from the last line on, to its end at this moment, or to its end for ever.
-func (t *tail) read(ctx context.Context, follow string) error {
-	query := url.Values{"container": {t.name}, "timestamps": {"true"}, "follow": {follow}}
+// read reads the log from the last line on: to its end at this moment or, with "follow", for ever; with "previous" that of the container before this one.
+func (t *tail) read(ctx context.Context, how string) error {
+	query := url.Values{"container": {t.name}, "timestamps": {"true"}}
+	if how != "" {
+		query.Set(how, "true")
+	}
 	query.Set("sinceTime", t.last.UTC().Format(time.RFC3339)) // the server knows whole seconds
 	body, err := t.j.api.stream(ctx, "/api/v1/namespaces/"+t.namespace+"/pods/"+t.pod+"/log?"+query.Encode())
 	if err != nil {
@@ -195,7 +219,7 @@ func (t *tail) rest(ctx context.Context) {
 	if err == nil {
 		t.file = file
 		defer file.Close()
-		err = t.read(ctx, "false")
+		err = t.read(ctx, "")
 	}
 	if err != nil {
 		t.j.record("reading the rest of the log of " + t.pod + ": " + err.Error())

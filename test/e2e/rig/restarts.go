@@ -8,11 +8,15 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 )
 
 // restarts remembers every container that has restarted, whatever became of its pod.
 type restarts struct {
+	begin time.Time // of the run
+
 	mu       sync.Mutex
+	before   map[string]int32  // namespace/pod/container -> restarts before the run, on a cluster that was kept
 	seen     map[string]string // namespace/pod/container -> how it ended, and how often
 	declared []*declaration
 }
@@ -28,11 +32,13 @@ func (d *declaration) matches(line string) bool {
 	return !slices.ContainsFunc(d.texts, func(text string) bool { return !strings.Contains(line, text) })
 }
 
-func newRestarts() *restarts { return &restarts{seen: map[string]string{}} }
+func newRestarts() *restarts {
+	return &restarts{begin: time.Now(), before: map[string]int32{}, seen: map[string]string{}}
+}
 
 func (r *restarts) see(p *pod) {
 	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
-		if c.RestartCount == 0 {
+		if r.old(p, c.Name, c.RestartCount) || c.RestartCount == 0 {
 			continue
 		}
 		how := fmt.Sprintf("%d times", c.RestartCount)
@@ -43,6 +49,20 @@ func (r *restarts) see(p *pod) {
 		r.seen[p.Namespace+"/"+p.Name+"/"+c.Name] = how
 		r.mu.Unlock()
 	}
+}
+
+// old says whether a container of a pod that was there before the run has not restarted since the run first saw it.
+func (r *restarts) old(p *pod, container string, count int32) bool {
+	if !p.CreationTimestamp.Time.Before(r.begin) {
+		return false
+	}
+	name := p.Namespace + "/" + p.Name + "/" + container
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.before[name]; !known {
+		r.before[name] = count
+	}
+	return count <= r.before[name]
 }
 
 // ExpectRestart declares that a container restarts whose namespace/pod/container contains all the texts.
