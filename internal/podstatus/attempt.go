@@ -6,6 +6,7 @@ import (
 	"errors"
 	"time"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
@@ -100,7 +101,8 @@ func (a *attempt) locate(ctx context.Context) (done, again bool, err error) {
 	return done, !done, err
 }
 
-// create makes the object, whole; done is false if there is one by that name.
+// create makes the object, whole; done is false if there is one by that name. In a namespace that is being removed it is done without: pods are
+// among the last things that go, and nobody will read what is said of them.
 func (a *attempt) create(ctx context.Context, name string) (done bool, err error) {
 	object := a.rec.object(name, a.cfg.NodeID, a.want, a.now())
 	answer, err := a.objects().Create(ctx, object, metav1.CreateOptions{FieldManager: fieldManager, FieldValidation: metav1.FieldValidationIgnore})
@@ -108,6 +110,8 @@ func (a *attempt) create(ctx context.Context, name string) (done bool, err error
 	case apierrors.IsAlreadyExists(err):
 		a.exists[name] = true
 		return false, nil
+	case apierrors.HasStatusCause(err, corev1.NamespaceTerminatingCause):
+		return true, nil
 	case err != nil:
 		return false, err
 	}

@@ -5,7 +5,6 @@ import (
 	"fmt"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keymount/internal/apierror"
 	"keymount/internal/provider"
@@ -41,7 +40,6 @@ func (rec *record) failure(err error) error {
 	switch {
 	case errors.Is(err, errForeign):
 		e.Remedy = fmt.Sprintf("delete the SecretProviderClassPodStatus %s if it is of no use", rec.names()[len(rec.names())-1])
-	case apierrors.HasStatusCause(err, metav1.CauseType("NamespaceTerminating")):
 	case e.Kind == provider.Denied:
 		e.Remedy = "the driver's service account needs create, get and patch on secretproviderclasspodstatuses, which the " +
 			"ClusterRole secretproviderclasses-role grants; it is tried again"

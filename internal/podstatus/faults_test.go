@@ -52,6 +52,22 @@ func TestAMissingRightIsAnErrorUntilItIsThere(t *testing.T) {
 	})
 }
 
+// Objects go before pods do when a namespace is removed, and no new ones can be made.
+func TestANamespaceThatIsBeingRemovedIsNoFailure(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		b.run()
+		v := volumeOf("web", "db", "v")
+		b.record(v, first("a=1"))
+		b.mu.Lock()
+		b.objects, b.ending = map[string]map[string]any{}, true
+		b.mu.Unlock()
+		b.record(v, holds("a=2"))
+		b.asked()
+		time.Sleep(time.Hour)
+		b.wantAsked() // nothing is tried again
+	})
+}
+
 func TestAVolumeThatIsGoneIsNotWritten(t *testing.T) {
 	in(t, func(t *testing.T, b *bench) {
 		b.run()

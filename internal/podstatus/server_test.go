@@ -39,6 +39,7 @@ type server struct {
 	before func(method, name string) (status int)
 	after  func(method, name string) (cut bool)
 	prunes bool // the definition has no conditions
+	ending bool // the namespace is being removed
 	admits func(object map[string]any)
 }
 
@@ -103,8 +104,14 @@ func (s *server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	s.mu.Lock()
 	s.requests = append(s.requests, r.Method+" "+name)
-	before, after := s.before, s.after
+	before, after, ending := s.before, s.after, s.ending
 	s.mu.Unlock()
+	if ending && r.Method == http.MethodPost {
+		w.Header().Set("Content-Type", "application/json")
+		w.WriteHeader(http.StatusForbidden)
+		fmt.Fprint(w, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"details":{"causes":[{"reason":"NamespaceTerminating"}]}}`)
+		return
+	}
 	if before != nil {
 		if status := before(r.Method, name); status == -1 {
 			<-r.Context().Done() // hangs
