@@ -37,6 +37,7 @@ test: test-unit test-images test-terraform test-integration test-sanity ## run t
 test-unit: ## unit suite with -race; what needs root runs where root is there
 	@scripts/need openssl
 	@mkdir -p $(OUT)
+	@$(TOOL) helm version >/dev/null # compiled here, for minutes at the first time, and not within the tests' time
 	$(TESTSUM) --jsonfile $(OUT)/unit.json -- -race -timeout 5m ./...
 	@scripts/count-root-tests $(OUT)/unit.json $(ROOT_TESTS)
 

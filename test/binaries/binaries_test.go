@@ -109,8 +109,12 @@ func TestKeyFollowsWhatIsPinned(t *testing.T) {
 			}
 		},
 		func(b *builder) { b.programs["small"] = program{module: "small", pkg: "small", ldflags: "-w"} },
-		func(b *builder) { b.programs["small"] = program{module: "small", pkg: "small", ldflags: "-s -w", tags: "x"} },
-		func(b *builder) { b.programs["small"] = program{module: "small", pkg: "small", ldflags: "-s -w", cgo: true} },
+		func(b *builder) {
+			b.programs["small"] = program{module: "small", pkg: "small", ldflags: "-s -w", tags: "x"}
+		},
+		func(b *builder) {
+			b.programs["small"] = program{module: "small", pkg: "small", ldflags: "-s -w", cgo: true}
+		},
 	} {
 		changed := pinned(t, hello)
 		changed.cache = b.cache

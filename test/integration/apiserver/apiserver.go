@@ -24,11 +24,12 @@ import (
 	"k8s.io/client-go/rest"
 
 	"keymount/test/binaries"
+	"keymount/test/controlplane"
 	"keymount/test/integration/await"
 )
 
 // Issuer is the issuer of service account tokens, and the audience of those that ask for none.
-const Issuer = "https://kubernetes.default.svc.cluster.local"
+const Issuer = controlplane.Issuer
 
 // startBound is the longest that a start may take; on two busy cores it takes some 5 s.
 const startBound = 2 * time.Minute
@@ -120,7 +121,7 @@ func (s *Server) startProcesses(ctx context.Context, etcd, apiserver string) err
 		return err
 	}
 	socket := filepath.Join(s.dir, "etcd.sock")
-	if err := s.run(etcd, etcdArgs(s.dir, socket)); err != nil {
+	if err := s.run(etcd, controlplane.EtcdArgs(filepath.Join(s.dir, "etcd"), socket)); err != nil {
 		return err
 	}
 	// kube-apiserver ends itself when it finds no etcd for a while, so this only gives the better message.
@@ -132,45 +133,23 @@ func (s *Server) startProcesses(ctx context.Context, etcd, apiserver string) err
 	}
 	s.audit = &auditLog{path: filepath.Join(s.dir, "audit.log")}
 	policy := filepath.Join(s.dir, "audit-policy.yaml")
-	if err := os.WriteFile(policy, []byte(auditPolicy), 0o600); err != nil {
+	if err := os.WriteFile(policy, []byte(controlplane.AuditPolicy), 0o600); err != nil {
 		return err
 	}
 	return s.run(apiserver, apiserverArgs(s.pki, port.number, socket, policy, s.audit.path))
 }
 
-func etcdArgs(dir, socket string) []string {
-	return []string{
-		"--data-dir=" + filepath.Join(dir, "etcd"),
-		"--listen-client-urls=unix://" + socket,
-		"--advertise-client-urls=http://127.0.0.1:0", // nobody follows it, and a unix URL is refused
-		"--listen-peer-urls=http://127.0.0.1:0",      // there are no peers; 0 lets the kernel choose
-		"--unsafe-no-fsync",
-		"--log-level=warn",
-	}
-}
-
 func apiserverArgs(p *pki, port int, etcd, policy, audit string) []string {
-	return []string{
-		"--etcd-servers=unix://" + etcd,
+	return append(controlplane.APIServerArgs(controlplane.Files{
+		EtcdSocket: etcd, CACert: p.caCert, ServerCert: p.serverCert, ServerKey: p.serverKey, TokenKey: p.tokenKey,
+		AuditPolicy: policy, AuditLog: audit,
+	}),
 		"--bind-address=127.0.0.1",
 		fmt.Sprintf("--secure-port=%d", port),
 		"--permit-port-sharing", // the port is kept reserved by a socket of the test's
 		"--endpoint-reconciler-type=none",
-		"--service-cluster-ip-range=10.96.0.0/16",
-		"--tls-cert-file=" + p.serverCert,
-		"--tls-private-key-file=" + p.serverKey,
-		"--client-ca-file=" + p.caCert,
 		"--authorization-mode=RBAC",
-		"--allow-privileged=true", // as every cluster that runs CSI drivers
-		"--service-account-issuer=" + Issuer,
-		"--service-account-signing-key-file=" + p.tokenKey,
-		"--service-account-key-file=" + p.tokenKey,
-		"--audit-policy-file=" + policy,
-		"--audit-log-path=" + audit,
-		"--audit-log-mode=blocking", // a request that was answered is in the file
-		"--audit-log-maxsize=10000", // never rotated
-		"--v=1",
-	}
+	)
 }
 
 func (s *Server) run(program string, args []string) error {

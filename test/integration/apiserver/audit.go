@@ -18,16 +18,6 @@ import (
 	"keymount/test/integration/await"
 )
 
-// auditPolicy has the server write down each request when it is received and when it was answered, without bodies. It is
-// the server's own record: what a client really asked, retries and watches included.
-const auditPolicy = `apiVersion: audit.k8s.io/v1
-kind: Policy
-rules:
-- level: None
-  users: ["system:apiserver"]
-- level: Metadata
-`
-
 // A Request is one request that the API server received.
 type Request struct {
 	User      string

@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"keymount/test/controlplane"
 	"keymount/test/e2e/cluster/internal/layout"
 	"keymount/test/e2e/cluster/internal/machine"
 )
@@ -18,13 +19,6 @@ const (
 	etcdSocket = "/run/etcd.sock"
 )
 
-// auditPolicy has each request written down when it comes and when it was answered, without bodies: tests count them.
-const auditPolicy = `apiVersion: audit.k8s.io/v1
-kind: Policy
-rules:
-- level: Metadata
-`
-
 // A Machine is a machine and what runs on it.
 type Machine struct {
 	Spec       machine.Spec
@@ -35,12 +29,12 @@ type Machine struct {
 type Builder struct {
 	dir  layout.Dir
 	plan Plan
-	ca   *Authority
+	ca   *controlplane.Authority
 }
 
 // NewBuilder starts a cluster's configuration with a new authority.
 func NewBuilder(dir layout.Dir, plan Plan) (*Builder, error) {
-	ca, err := NewAuthority()
+	ca, err := controlplane.NewAuthority()
 	if err != nil {
 		return nil, err
 	}
@@ -61,11 +55,11 @@ func (b *Builder) Users(outside string) error {
 		if err != nil {
 			return err
 		}
-		if err := write(path, text); err != nil {
+		if err := controlplane.WriteFile(path, text); err != nil {
 			return err
 		}
 	}
-	return write(b.dir.CACert(), b.ca.CertPEM())
+	return controlplane.WriteFile(b.dir.CACert(), b.ca.CertPEM())
 }
 
 // ControlPlane describes cp.
@@ -87,7 +81,7 @@ func (b *Builder) ControlPlane() (Machine, error) {
 	}
 	const api = "tcp:" + layout.APIAddress
 	return Machine{spec, []machine.Component{
-		component("etcd", "", etcdArgs()...),
+		component("etcd", "", controlplane.EtcdArgs("/var/lib/etcd", etcdSocket)...),
 		component("kube-apiserver", "unix:"+etcdSocket, apiserverArgs(b.dir)...),
 		component("kube-controller-manager", api, controllerManagerArgs()...),
 		component("kube-scheduler", api, clientArgs("scheduler")...),
@@ -102,7 +96,7 @@ func (b *Builder) controlPlaneFiles() error {
 	if err != nil {
 		return err
 	}
-	token, err := newTokenKey()
+	token, err := controlplane.NewTokenKey()
 	if err != nil {
 		return err
 	}
@@ -115,12 +109,12 @@ func (b *Builder) controlPlaneFiles() error {
 	if err != nil {
 		return err
 	}
-	for name, p := range map[string]Pair{"ca": ca, "apiserver": server, "kubelet-client": kubelet} {
-		if err := p.write(pki, name); err != nil {
+	for name, p := range map[string]controlplane.Pair{"ca": ca, "apiserver": server, "kubelet-client": kubelet} {
+		if err := p.Write(pki, name); err != nil {
 			return err
 		}
 	}
-	if err := write(filepath.Join(pki, "token.key"), token); err != nil {
+	if err := controlplane.WriteFile(filepath.Join(pki, "token.key"), token); err != nil {
 		return err
 	}
 	etc := filepath.Dir(pki)
@@ -129,7 +123,7 @@ func (b *Builder) controlPlaneFiles() error {
 			return err
 		}
 	}
-	return write(filepath.Join(etc, "audit-policy.yaml"), []byte(auditPolicy))
+	return controlplane.WriteFile(filepath.Join(etc, "audit-policy.yaml"), []byte(controlplane.AuditPolicy))
 }
 
 // kubeconfig writes the kubeconfig of a component.
@@ -142,49 +136,30 @@ func (b *Builder) kubeconfig(path, user string, groups ...string) error {
 	if err != nil {
 		return err
 	}
-	return write(path, text)
-}
-
-func etcdArgs() []string {
-	return []string{
-		"--data-dir=/var/lib/etcd",
-		"--listen-client-urls=unix://" + etcdSocket,
-		"--advertise-client-urls=http://127.0.0.1:0", // nobody follows it, and a unix URL is refused
-		"--listen-peer-urls=http://127.0.0.1:0",      // there are no peers; 0 lets the kernel choose
-		"--unsafe-no-fsync",                          // the cluster's data does not outlive it
-		"--log-level=warn",
-	}
+	return controlplane.WriteFile(path, text)
 }
 
 func apiserverArgs(dir layout.Dir) []string {
-	return []string{
-		"--etcd-servers=unix://" + etcdSocket,
+	return append(controlplane.APIServerArgs(controlplane.Files{
+		EtcdSocket: etcdSocket,
+		CACert:     pkiDir + "/ca.crt",
+		ServerCert: pkiDir + "/apiserver.crt", ServerKey: pkiDir + "/apiserver.key",
+		TokenKey:    pkiDir + "/token.key",
+		AuditPolicy: "/etc/kubernetes/audit-policy.yaml", AuditLog: dir.AuditLog(),
+	}),
 		// Its own Service address and no other: pods reach it there by plain routing, without kube-proxy, and port 443 of cp's
 		// other address stays free for what a test serves.
-		"--bind-address=" + layout.APIServer,
-		"--advertise-address=" + layout.APIServer,
+		"--bind-address="+layout.APIServer,
+		"--advertise-address="+layout.APIServer,
 		"--secure-port=443",
-		"--service-cluster-ip-range=" + layout.ServiceNet,
-		"--tls-cert-file=" + pkiDir + "/apiserver.crt",
-		"--tls-private-key-file=" + pkiDir + "/apiserver.key",
-		"--client-ca-file=" + pkiDir + "/ca.crt",
-		"--kubelet-certificate-authority=" + pkiDir + "/ca.crt",
-		"--kubelet-client-certificate=" + pkiDir + "/kubelet-client.crt",
-		"--kubelet-client-key=" + pkiDir + "/kubelet-client.key",
+		"--kubelet-certificate-authority="+pkiDir+"/ca.crt",
+		"--kubelet-client-certificate="+pkiDir+"/kubelet-client.crt",
+		"--kubelet-client-key="+pkiDir+"/kubelet-client.key",
 		"--kubelet-preferred-address-types=InternalIP",
 		// As every real cluster: a kubelet's rights end at its own pods.
 		"--authorization-mode=Node,RBAC",
 		"--enable-admission-plugins=NodeRestriction",
-		"--allow-privileged=true",
-		"--service-account-issuer=" + layout.Issuer,
-		"--service-account-signing-key-file=" + pkiDir + "/token.key",
-		"--service-account-key-file=" + pkiDir + "/token.key",
-		"--audit-policy-file=/etc/kubernetes/audit-policy.yaml",
-		"--audit-log-path=" + dir.AuditLog(),
-		"--audit-log-mode=blocking",  // a request that was answered is in the file
-		"--audit-log-maxsize=100000", // MB: never rotated
-		"--v=1",
-	}
+	)
 }
 
 func controllerManagerArgs() []string {

@@ -7,10 +7,12 @@ import (
 
 	clientcmd "k8s.io/client-go/tools/clientcmd/api/v1"
 	"sigs.k8s.io/yaml"
+
+	"keymount/test/controlplane"
 )
 
 // Kubeconfig renders a kubeconfig that stands by itself: it names no other file, so it is good wherever it is copied.
-func Kubeconfig(server string, ca []byte, user string, p Pair) ([]byte, error) {
+func Kubeconfig(server string, ca []byte, user string, p controlplane.Pair) ([]byte, error) {
 	const name = "keymount"
 	text, err := yaml.Marshal(clientcmd.Config{
 		APIVersion: "v1", Kind: "Config", CurrentContext: name,

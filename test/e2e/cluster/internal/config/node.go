@@ -13,6 +13,7 @@ import (
 
 	"sigs.k8s.io/yaml"
 
+	"keymount/test/controlplane"
 	"keymount/test/e2e/cluster/internal/layout"
 	"keymount/test/e2e/cluster/internal/machine"
 )
@@ -87,17 +88,17 @@ func (b *Builder) nodeFiles(i int) error {
 	if err != nil {
 		return err
 	}
-	if err := serving.write(filepath.Join(etc, "pki"), "kubelet"); err != nil {
+	if err := serving.Write(filepath.Join(etc, "pki"), "kubelet"); err != nil {
 		return err
 	}
-	if err := write(filepath.Join(etc, "pki", "ca.crt"), b.ca.CertPEM()); err != nil {
+	if err := controlplane.WriteFile(filepath.Join(etc, "pki", "ca.crt"), b.ca.CertPEM()); err != nil {
 		return err
 	}
 	conf, err := kubeletConfig(b.plan.SyncFrequency)
 	if err != nil {
 		return err
 	}
-	return write(filepath.Join(etc, "kubelet.yaml"), conf)
+	return controlplane.WriteFile(filepath.Join(etc, "kubelet.yaml"), conf)
 }
 
 // kubeletConfig is rendered from plain values: the types' module would bring half of a kubelet's dependencies.

@@ -14,6 +14,7 @@ import (
 	"os"
 	"time"
 
+	"keymount/test/controlplane"
 	"keymount/test/e2e/cluster/internal/layout"
 )
 
@@ -37,7 +38,7 @@ func (p Plan) Write(dir layout.Dir) error {
 	if err != nil {
 		return fmt.Errorf("writing the cluster's plan: %w", err)
 	}
-	return write(dir.Plan(), text)
+	return controlplane.WriteFile(dir.Plan(), text)
 }
 
 // ReadPlan reads what Write wrote.

@@ -23,15 +23,11 @@ const ControlPlane = "cp"
 // Addresses of the cluster. All of them are inside network namespaces of its own.
 const (
 	GatewayIP  = "10.200.0.1" // of cp on the network of the machines: DNS, and what a test listens on
-	APIServer  = "10.96.0.1"  // of the Service "kubernetes", which kube-apiserver itself listens on
+	APIServer  = "10.96.0.1"  // of the Service "kubernetes", the first of controlplane.ServiceNet; kube-apiserver itself listens there
 	APIAddress = APIServer + ":443"
-	ServiceNet = "10.96.0.0/16"
 	PodNet     = "10.244.0.0/16"
 	Domain     = "cluster.local"
 )
-
-// Issuer is the issuer of service account tokens.
-const Issuer = "https://kubernetes.default.svc." + Domain
 
 // MaxNodes is bounded by the addresses of the machines' network, and by sense.
 const MaxNodes = 20

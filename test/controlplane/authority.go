@@ -1,6 +1,6 @@
 //go:build integration && linux
 
-package config
+package controlplane
 
 import (
 	"crypto"
@@ -35,7 +35,7 @@ func NewAuthority() (*Authority, error) {
 		return nil, fmt.Errorf("making the cluster's CA: %w", err)
 	}
 	template := &x509.Certificate{
-		Subject: pkix.Name{CommonName: "keymount-cluster-ca"}, IsCA: true, BasicConstraintsValid: true,
+		Subject: pkix.Name{CommonName: "keymount-test-ca"}, IsCA: true, BasicConstraintsValid: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageDigitalSignature,
 	}
 	cert, err := sign(template, nil, key.Public(), key)
@@ -108,8 +108,8 @@ func sign(template, parent *x509.Certificate, public crypto.PublicKey, key *ecds
 	return x509.ParseCertificate(der)
 }
 
-// newTokenKey makes the key that signs service account tokens, which in real clusters is one of RSA.
-func newTokenKey() ([]byte, error) {
+// NewTokenKey makes the key that signs service account tokens, which in real clusters is one of RSA.
+func NewTokenKey() ([]byte, error) {
 	key, err := rsa.GenerateKey(rand.Reader, 2048)
 	if err != nil {
 		return nil, fmt.Errorf("making the key of service account tokens: %w", err)
@@ -130,16 +130,16 @@ func keyPEM(key any) ([]byte, error) {
 	return pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: der}), nil
 }
 
-// write writes the pair as NAME.crt and NAME.key.
-func (p Pair) write(dir, name string) error {
-	if err := write(filepath.Join(dir, name+".crt"), p.Cert); err != nil {
+// Write writes the pair as NAME.crt and NAME.key.
+func (p Pair) Write(dir, name string) error {
+	if err := WriteFile(filepath.Join(dir, name+".crt"), p.Cert); err != nil {
 		return err
 	}
-	return write(filepath.Join(dir, name+".key"), p.Key)
+	return WriteFile(filepath.Join(dir, name+".key"), p.Key)
 }
 
-// write writes a file that only root reads.
-func write(path string, text []byte) error {
+// WriteFile writes a file of a control plane, which only its owner reads.
+func WriteFile(path string, text []byte) error {
 	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 		return fmt.Errorf("making the folder of %s: %w", path, err)
 	}
