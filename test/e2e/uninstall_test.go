@@ -62,8 +62,18 @@ func (uninstall) AndInstallAgain(s *rig.Scenario) {
 		checkFolder(s, node, providersDir)
 	}
 
+	s.Await("kubelets to know of no driver", func() error {
+		if known := s.Kubectl("get", "csinodes", "--output", "jsonpath={.items[*].spec.drivers[*].name}"); known != "" {
+			return fmt.Errorf("they know %s", known)
+		}
+		return nil
+	})
+
 	// A pod that is deleted now waits for somebody who can unmount its volume.
 	s.Delete("v1/Pod", "leaving")
+	if len(leaving.Mounts()) == 0 {
+		s.Error("without a driver the volume of a deleted pod is gone")
+	}
 	installProvider(s)
 	leaving.AwaitNothingLeft()
 	store(s, "version-2.")
