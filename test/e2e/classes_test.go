@@ -11,7 +11,7 @@ import (
 )
 
 // A pod may have any number of volumes, each of a class of its own.
-func (providerDaemonSet) SeveralClasses(s *rig.Scenario) {
+func (everyInstallation) SeveralClasses(s *rig.Scenario) {
 	s.PutSecret("db-password", "of the database")
 	s.PutSecret("api-key", "of the service")
 	s.Class("database", `{objectName: db-password, objectType: secret}`)

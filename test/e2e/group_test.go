@@ -5,7 +5,7 @@ package e2e
 import "keymount/test/e2e/rig"
 
 // A container that is not root reads its secrets by the group that the pod's fsGroup gives to files and folders. Modes are the class's.
-func (providerDaemonSet) NonRootByGroup(s *rig.Scenario) {
+func (everyInstallation) NonRootByGroup(s *rig.Scenario) {
 	s.PutSecret("db-password", "one")
 	s.Class("web",
 		`{objectName: db-password, objectType: secret, filePermission: "0440"}`,

@@ -17,7 +17,7 @@ const (
 )
 
 // A new version in the vault comes into the running pod at the release's interval, and says so.
-func (providerDaemonSet) RotationByInterval(s *rig.Scenario) {
+func (everyInstallation) RotationByInterval(s *rig.Scenario) {
 	s.PutSecret("db-password", "one")
 	s.PutSecret("db-user", "admin")
 	s.Class("web", `{objectName: db-password, objectType: secret}`, `{objectName: db-user, objectType: secret}`)
@@ -41,7 +41,7 @@ func (providerDaemonSet) RotationByInterval(s *rig.Scenario) {
 }
 
 // A class may have an interval of its own, and asks for a refresh at once by an annotation.
-func (providerDaemonSet) RotationByAnnotation(s *rig.Scenario) {
+func (everyInstallation) RotationByAnnotation(s *rig.Scenario) {
 	s.PutSecret("db-password", "one")
 	s.Class("often", `{objectName: db-password, objectType: secret}`)
 	s.Class("seldom", `{objectName: db-password, objectType: secret}`)
