@@ -11,12 +11,13 @@ import (
 func TestDriverNotes(t *testing.T) {
 	t.Parallel()
 	for text, says := range map[string]string{
-		"":                            "It needs a provider",
-		"builtinProviders: [azure]":   "Providers in the driver itself: azure.",
-		"linux: {enabled: false}":     "no node runs it",
-		"rbac: {install: false}":      "secrets-store-csi-driver needs the rights",
-		"fullnameOverride: a":         "rollout status daemonset/a --namespace secrets",
-		"enableSecretRotation: false": "enableSecretRotation=true keeps them fresh",
+		"":                                    "It needs a provider",
+		"builtinProviders: [azure]":           "Providers in the driver itself: azure.",
+		"linux: {enabled: false}":             "no node runs it",
+		"rbac: {install: false}":              "secrets-store-csi-driver needs the rights",
+		"fullnameOverride: a":                 "rollout status daemonset/a --namespace secrets",
+		"enableSecretRotation: false":         "enableSecretRotation=true keeps them fresh",
+		"preventPodSchedulingIfMissing: true": "preventPodSchedulingIfMissing ",
 		"linux: {image: {repository: registry.k8s.io/csi-secrets-store/driver, tag: v1.6.0}}": "ghcr.io/keymount/keymount-driver:" + appVersion(t) + " is in its place",
 	} {
 		values, err := yaml.Marshal(values(t, text))
