@@ -38,6 +38,17 @@ func (s *Scenario) Reboot(node string) {
 	}
 }
 
+// AwaitAPI waits until the API server serves again.
+func (s *Scenario) AwaitAPI() {
+	s.Helper()
+	s.Await("the API server", func() error {
+		ctx, cancel := s.bound()
+		defer cancel()
+		_, err := s.api.raw(ctx, "/readyz")
+		return err
+	})
+}
+
 // MayLogError allows error lines of pods of the system that contain all the texts and that a fault brings with it or not, as its moment falls. What must
 // be logged is declared with ExpectError.
 func (s *Scenario) MayLogError(texts ...string) {
