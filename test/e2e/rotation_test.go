@@ -146,7 +146,7 @@ spec:
 	s.PutSecret("db-password", "two")
 	pod.AwaitFile("/mnt/web/db-password", "two")
 	if got := pod.File("/etc/db-password"); got != "one" {
-		s.Errorf("the file of subPath is %q by now: what the documentation says of it is not so", got)
+		s.Errorf("the file of subPath is %q by now", got)
 	}
 	pod.Delete()
 	pod.AwaitNothingLeft()
