@@ -30,7 +30,7 @@ func (i Inventory) Without(other Inventory) []string {
 	return more
 }
 
-// Inventory lists all objects of all kinds, but for those that come and go with time: Events and leases.
+// Inventory lists all objects of all kinds, but for those that come and go with time, Events and leases, and those that are only another view of others.
 func (s *Scenario) Inventory() Inventory {
 	s.Helper()
 	ctx, cancel := s.bound()
@@ -62,7 +62,7 @@ func (a *api) inventory(ctx context.Context) (Inventory, error) {
 			return nil, err
 		}
 		for _, r := range list.APIResources {
-			if r.Kind == "Event" || r.Kind == "Lease" || r.Kind == "ComponentStatus" || !slices.Contains(r.Verbs, "list") {
+			if slices.Contains([]string{"Event", "Lease", "Endpoints", "ComponentStatus"}, r.Kind) || !slices.Contains(r.Verbs, "list") {
 				continue
 			}
 			if err := a.listInto(ctx, all, version.WithResource(r.Name), r.Kind); err != nil {

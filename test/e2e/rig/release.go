@@ -13,7 +13,7 @@ func (s *Scenario) OnlyRelease(name string) {
 	}
 	for _, r := range releases {
 		if r.Name != name {
-			s.Helm("uninstall", r.Name, "--namespace", r.Namespace, "--wait", "--timeout", "2m")
+			s.Helm("uninstall", r.Name, "--namespace", r.Namespace, "--wait", "--cascade", "foreground", "--timeout", "2m")
 		}
 	}
 }
