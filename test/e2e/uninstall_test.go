@@ -25,7 +25,14 @@ func bareCluster(s *rig.Scenario) {
 
 // helm uninstall leaves the definitions, what users made, and files under the running pods; installing again goes on from there.
 func (uninstall) AndInstallAgain(s *rig.Scenario) {
+	s.Kubectl("wait", "--for=create", "serviceaccount/default", "configmap/kube-root-ca.crt", "--namespace", s.Namespace) // which every namespace gets
 	before := s.Inventory()
+	folders := map[string][]string{} // other providers may have left a socket
+	for _, node := range s.Nodes() {
+		for _, dir := range []string{registryDir, providersDir} {
+			folders[node+dir] = entries(s, node, dir)
+		}
+	}
 	installProvider(s)
 	witnesses := aWitnessOnEachNode(s, "version-1.")
 	s.Class("leaving", `{objectName: user, objectType: secret}`)
@@ -57,9 +64,9 @@ func (uninstall) AndInstallAgain(s *rig.Scenario) {
 		return nil
 	})
 	for _, node := range s.Nodes() {
-		checkFolder(s, node, registryDir)
+		checkFolder(s, node, registryDir, folders[node+registryDir]...)
+		checkFolder(s, node, providersDir, folders[node+providersDir]...)
 		checkFolder(s, node, pluginDir, "keymount-volumes", "keymount.lock") // as docs/driver.md says
-		checkFolder(s, node, providersDir)
 	}
 
 	s.Await("kubelets to know of no driver", func() error {
@@ -94,7 +101,13 @@ func (uninstall) AndInstallAgain(s *rig.Scenario) {
 // checkFolder fails unless a folder of the node holds exactly that.
 func checkFolder(s *rig.Scenario, node, dir string, want ...string) {
 	s.Helper()
-	if got := strings.Fields(s.OnNode(node, "ls", "-A", dir)); !slices.Equal(got, want) {
+	if got := entries(s, node, dir); !slices.Equal(got, want) {
 		s.Errorf("%s of node %s holds %q, want %q", dir, node, got, want)
 	}
+}
+
+// entries are the names in a folder of the node, none if there is no such folder.
+func entries(s *rig.Scenario, node, dir string) []string {
+	s.Helper()
+	return strings.Fields(s.OnNode(node, "sh", "-c", `[ ! -e "$0" ] || ls -A "$0"`, dir))
 }
