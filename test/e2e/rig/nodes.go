@@ -105,9 +105,9 @@ func (p *Pod) AwaitLog(line string) {
 func (p *Pod) AwaitNothingLeft() {
 	p.s.Helper()
 	const kubelet = "/var/lib/kubelet"
-	ctx, cancel := p.s.bound()
-	defer cancel()
 	p.s.Await(fmt.Sprintf("pod %s to leave nothing on %s", p.Name, p.Node), func() error {
+		ctx, cancel := p.s.bound() // its own, so that the last answer is not that the time is over
+		defer cancel()
 		out, err := p.s.onNode(ctx, p.Node, "sh", "-c", `grep -F "$1" /proc/self/mountinfo; ls -d "$0/pods/$1"; grep -rlsF "$1" "$0/plugins"; true`, kubelet, p.UID)
 		if err == nil && out != "" {
 			return fmt.Errorf("there is:\n%s", out)
