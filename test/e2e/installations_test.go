@@ -13,20 +13,39 @@ import (
 
 // Other ways to install the same.
 
-// kubectl apply of the plain manifests, and a patch by which the provider trusts the emulator.
+// kubectl apply of the plain manifests, with a patch by which the provider trusts the emulator.
 func (upgrade) PlainManifests(s *rig.Scenario) {
 	clearCluster(s)
-	s.Kubectl(append([]string{"apply"}, plainManifests(s, "*.yaml", "rbac/*.yaml")...)...)
-	s.Kubectl("patch", "daemonset", "csi-secrets-store-provider-azure", "--namespace", rig.SystemNamespace, "--patch", `
-spec:
-  template:
+	dir := s.TempDir()
+	var resources []string
+	for _, file := range plainManifests(s, "*.yaml", "rbac/*.yaml") {
+		text, err := os.ReadFile(file)
+		if err == nil {
+			err = os.WriteFile(filepath.Join(dir, filepath.Base(file)), text, 0o600)
+		}
+		if err != nil {
+			s.Fatal(err)
+		}
+		resources = append(resources, filepath.Base(file))
+	}
+	if err := os.WriteFile(filepath.Join(dir, "kustomization.yaml"), []byte("resources: ["+strings.Join(resources, ", ")+`]
+patches:
+- patch: |
+    apiVersion: apps/v1
+    kind: DaemonSet
+    metadata: {name: csi-secrets-store-provider-azure, namespace: kube-system}
     spec:
-      containers:
-      - name: provider-azure-installer
-        env: [{name: SSL_CERT_FILE, value: /emulator/ca.pem}]
-        volumeMounts: [{name: emulator-ca, mountPath: /emulator, readOnly: true}]
-      volumes: [{name: emulator-ca, configMap: {name: emulator-ca}}]
-`)
+      template:
+        spec:
+          containers:
+          - name: provider-azure-installer
+            env: [{name: SSL_CERT_FILE, value: /emulator/ca.pem}]
+            volumeMounts: [{name: emulator-ca, mountPath: /emulator, readOnly: true}]
+          volumes: [{name: emulator-ca, configMap: {name: emulator-ca}}]
+`), 0o600); err != nil {
+		s.Fatal(err)
+	}
+	s.Kubectl("apply", "--kustomize", dir)
 	for _, set := range []string{"csi-secrets-store", "csi-secrets-store-provider-azure"} {
 		s.Kubectl("rollout", "status", "daemonset", set, "--namespace", rig.SystemNamespace, "--timeout", "2m")
 	}
@@ -38,20 +57,18 @@ spec:
 	}
 }
 
-// plainManifests are the files of deploy that fit the patterns, as arguments of kubectl.
+// plainManifests are the files of deploy that fit the patterns.
 func plainManifests(s *rig.Scenario, patterns ...string) []string {
 	s.Helper()
-	var args []string
+	var all []string
 	for _, pattern := range patterns {
 		files, err := filepath.Glob(filepath.Join("../../deploy", pattern))
 		if err != nil || len(files) == 0 {
 			s.Fatalf("there are no plain manifests %s: %v", pattern, err)
 		}
-		for _, file := range files {
-			args = append(args, "--filename", file)
-		}
+		all = append(all, files...)
 	}
-	return args
+	return all
 }
 
 // removePlainManifests removes what they install, but for the definitions.
@@ -60,8 +77,11 @@ func removePlainManifests(s *rig.Scenario) {
 	if s.Kubectl("get", "daemonset", "csi-secrets-store", "--namespace", rig.SystemNamespace, "--ignore-not-found") == "" {
 		return
 	}
-	s.Kubectl(append([]string{"delete", "--ignore-not-found", "--cascade=foreground"},
-		plainManifests(s, "csidriver.yaml", "provider-azure-installer.yaml", "secrets-store-csi-driver.yaml", "rbac/*.yaml")...)...)
+	args := []string{"delete", "--ignore-not-found", "--cascade=foreground"}
+	for _, file := range plainManifests(s, "csidriver.yaml", "provider-azure-installer.yaml", "secrets-store-csi-driver.yaml", "rbac/*.yaml") {
+		args = append(args, "--filename", file)
+	}
+	s.Kubectl(args...)
 }
 
 // What examples/terraform gives to helm.
