@@ -151,6 +151,8 @@ func title(table string) string {
 		return "Custom resources"
 	case "12.2":
 		return "Names on the cluster"
+	case "12.3":
+		return "Charts"
 	case "12.4":
 		return "The provider protocol, as a driver"
 	case "12.5":
