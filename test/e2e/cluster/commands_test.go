@@ -4,12 +4,17 @@ package main
 
 import (
 	"bytes"
+	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
 	"keymount/test/e2e/cluster/control"
+	"keymount/test/e2e/cluster/internal/layout"
+	"keymount/test/e2e/cluster/internal/sweep"
 )
 
 func TestFaults(t *testing.T) {
@@ -95,6 +100,32 @@ func TestDownWithoutACluster(t *testing.T) {
 	root.SetOut(&out)
 	if err := root.ExecuteContext(t.Context()); err != nil || !strings.Contains(out.String(), "no cluster in") {
 		t.Errorf("%v, %s", err, &out)
+	}
+}
+
+// A folder that was named by mistake keeps its files, whatever they are called.
+func TestDownTouchesNothingOfOthers(t *testing.T) {
+	dir := t.TempDir()
+	for _, name := range []string{"hosts", "kubeconfig", "ca.crt", "machines/keep", "images/keep"} {
+		path := filepath.Join(dir, name)
+		if err := errors.Join(os.MkdirAll(filepath.Dir(path), 0o755), os.WriteFile(path, nil, 0o600)); err != nil {
+			t.Fatal(err)
+		}
+		root := rootCommand()
+		root.SetArgs([]string{"down", "--dir", dir})
+		root.SetOut(io.Discard)
+		if err := root.ExecuteContext(t.Context()); err == nil || !strings.Contains(err.Error(), "never a cluster's") {
+			t.Errorf("with %s: %v", name, err)
+		}
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
+		if err := sweep.Clean(layout.Dir(dir)); !errors.Is(err, layout.ErrForeign) {
+			t.Errorf("sweeping with %s: %v", name, err)
+		}
+		if _, err := os.Stat(path); err != nil {
+			t.Error(err)
+		}
 	}
 }
 

@@ -52,6 +52,8 @@ func down(ctx context.Context, dir layout.Dir, out io.Writer) error {
 		}
 	} else if !errors.Is(err, control.ErrNotRunning) {
 		return err
+	} else if err := dir.Check(); err != nil {
+		return err // nothing runs there, and nothing in it is ours
 	}
 	// The sweeper, which ends last, holds the lock too.
 	waiting, cancel := context.WithTimeoutCause(ctx, 2*patience, errors.New("a process of the cluster does not end"))

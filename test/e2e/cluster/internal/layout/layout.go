@@ -94,6 +94,25 @@ func (d Dir) Claim() error {
 	return nil
 }
 
+// ErrForeign means that a folder was never a cluster's.
+var ErrForeign = errors.New("it holds other files and was never a cluster's")
+
+// Check refuses a folder that Claim has not marked, unless there is nothing in it: what a cluster removes by its name may be somebody
+// else's there.
+func (d Dir) Check() error {
+	entries, err := os.ReadDir(string(d))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("reading the cluster's folder: %w", err)
+	}
+	if len(entries) == 0 || slices.ContainsFunc(entries, func(e os.DirEntry) bool { return e.Name() == marker }) {
+		return nil
+	}
+	return fmt.Errorf("removing a cluster from %s: %w; name another with --dir", d, ErrForeign)
+}
+
 // Path joins a path below the folder.
 func (d Dir) Path(elem ...string) string {
 	return filepath.Join(append([]string{string(d)}, elem...)...)

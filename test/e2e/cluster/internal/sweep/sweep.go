@@ -68,13 +68,18 @@ func AwaitLock(ctx context.Context, dir layout.Dir) (*os.File, error) {
 	}
 }
 
-// Clean removes what there is. It may be called on a folder of which nothing is left.
+// Clean removes what there is. It may be called on a folder of which nothing is left. In a folder that was never a cluster's it touches
+// nothing.
 func Clean(dir layout.Dir) error {
 	groups, err := cgroups.Find()
 	if err != nil {
 		return err
 	}
 	if err := groups.Remove(dir.Cgroup(), bound); err != nil {
+		return err
+	}
+	// After the control groups, which are the cluster's for sure: they end even where somebody took the mark away.
+	if err := dir.Check(); err != nil {
 		return err
 	}
 	if err := unmount(string(dir)); err != nil {
