@@ -114,6 +114,7 @@ func TestProviderArguments(t *testing.T) {
 		`metricsAddr: "0.0.0.0:9000"`:                         "--prometheus-port=9000",
 		`metricsAddr: "0"`:                                    "--prometheus-port=0",
 		"metricsAddr: 0":                                      "--prometheus-port=0",
+		`metricsAddr: ":9000"`:                                "--prometheus-port=9000",
 		"linux: {healthzPort: 1, healthzTimeout: 1m}":         "--healthz-port=1",
 		`linux: {healthzPort: "8990"}`:                        "--healthz-port=8990",
 		"linux: {healthzPath: /alive}":                        "--healthz-path=/alive",
@@ -161,8 +162,10 @@ func TestProviderSecurity(t *testing.T) {
 		t.Errorf("the pod is %+v", pod)
 	}
 	// The API server refuses the two together.
-	if _, provider = azure(t, "linux: {privileged: true}"); !*provider.SecurityContext.Privileged || provider.SecurityContext.AllowPrivilegeEscalation != nil {
-		t.Errorf("privileged: the security context is %+v", provider.SecurityContext)
+	for _, text := range []string{"linux: {privileged: true}", "linux: {securityContext: {privileged: true}}"} {
+		if _, provider = azure(t, text); !*provider.SecurityContext.Privileged || provider.SecurityContext.AllowPrivilegeEscalation != nil {
+			t.Errorf("%s: the security context is %+v", text, provider.SecurityContext)
+		}
 	}
 	if set, _ = azure(t, "linux: {hostNetwork: false}"); set.Spec.Template.Spec.HostNetwork {
 		t.Error("hostNetwork=false has no effect")
@@ -215,6 +218,7 @@ func TestProviderRefusals(t *testing.T) {
 		"secrets-store-csi-driver: {windows: {enabled: true}}":                        "the driver makes no volumes on Windows",
 		"secrets-store-csi-driver: {install: maybe}":                                  "install",
 		`{metricsAddr: "0", podMonitor: {enabled: true}}`:                             "switches the metrics off",
+		`metricsAddr: "0.0.0.0"`:                                                      "metricsAddr",
 		"linux: {healthzPath: /readyz}":                                               "linux.healthzPath=/readyz",
 		"linux: {healthzPath: healthz}":                                               "healthzPath",
 		"linux: {healthzPort: 0}":                                                     "healthzPort",

@@ -13,11 +13,11 @@
 
 {{- /* The selector of upstream's DaemonSet: it cannot be changed, and an upgrade must find its pods. */ -}}
 {{- define "keymount-azure.selector" -}}
-app: {{ include "keymount-azure.name" . }}
+app: {{ include "keymount-azure.name" . | quote }}
 {{- end -}}
 
 {{- define "keymount-azure.labels" -}}
-app: {{ include "keymount-azure.name" . }}
+app: {{ include "keymount-azure.name" . | quote }}
 app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 app.kubernetes.io/name: {{ include "keymount-azure.name" . | quote }}

@@ -2,7 +2,7 @@
 {{- define "keymount-azure.pod" -}}
 {{- $linux := .Values.linux -}}
 {{- $metricsPort := include "keymount-azure.metricsPort" . -}}
-serviceAccountName: {{ include "keymount-azure.serviceAccountName" . }}
+serviceAccountName: {{ include "keymount-azure.serviceAccountName" . | quote }}
 # The provider asks the API server nothing.
 automountServiceAccountToken: false
 {{- with .Values.imagePullSecrets }}
@@ -94,9 +94,10 @@ timeoutSeconds: 10
        privileged container. */ -}}
 {{- define "keymount-azure.securityContext" -}}
 {{- $context := dict "readOnlyRootFilesystem" true "runAsUser" 0 "runAsGroup" 0 "capabilities" (dict "drop" (list "ALL")) -}}
+{{- $own := deepCopy (.Values.linux.securityContext | default dict) -}}
 {{- if include "keymount-azure.isTrue" .Values.linux.privileged }}{{ $_ := set $context "privileged" true -}}
-{{- else }}{{ $_ := set $context "allowPrivilegeEscalation" false }}{{ end -}}
-{{- mergeOverwrite $context (deepCopy (.Values.linux.securityContext | default dict)) | toYaml -}}
+{{- else if not (include "keymount-azure.isTrue" $own.privileged) }}{{ $_ := set $context "allowPrivilegeEscalation" false }}{{ end -}}
+{{- mergeOverwrite $context $own | toYaml -}}
 {{- end -}}
 
 {{- /* The provider's arguments as a JSON array. */ -}}

@@ -13,7 +13,7 @@
 
 {{- /* The selector of upstream's DaemonSet: it cannot be changed, and an upgrade must find its pods. */ -}}
 {{- define "secrets-store-csi-driver.selector" -}}
-app: {{ include "secrets-store-csi-driver.name" . }}
+app: {{ include "secrets-store-csi-driver.name" . | quote }}
 {{- end -}}
 
 {{- define "secrets-store-csi-driver.labels" -}}
@@ -58,8 +58,8 @@ app: {{ include "secrets-store-csi-driver.name" . }}
 
 {{- define "secrets-store-csi-driver.subject" -}}
 - kind: ServiceAccount
-  name: {{ include "secrets-store-csi-driver.serviceAccountName" . }}
-  namespace: {{ .Release.Namespace }}
+  name: {{ include "secrets-store-csi-driver.serviceAccountName" . | quote }}
+  namespace: {{ .Release.Namespace | quote }}
 {{- end -}}
 
 {{- /* An image, from a map with repository, tag and digest. */ -}}
@@ -101,8 +101,13 @@ app: {{ include "secrets-store-csi-driver.name" . }}
 {{- else if not $refused }}system-node-critical{{ end -}}
 {{- end -}}
 
+{{- /* The address of the metrics, or 0 where they are off. A port alone, as the provider's chart has it, is one of all interfaces. */ -}}
+{{- define "secrets-store-csi-driver.metricsAddr" -}}
+{{- $addr := toString (.Values.linux.metricsAddr | default (eq (toString .Values.linux.metricsAddr) "0" | ternary "0" ":8095")) -}}
+{{- if regexMatch "^(.*:)?0+$" $addr }}0{{ else if regexMatch "^[0-9]+$" $addr }}:{{ $addr }}{{ else }}{{ $addr }}{{ end -}}
+{{- end -}}
+
 {{- /* The port of the metrics, or nothing where they are off. */ -}}
 {{- define "secrets-store-csi-driver.metricsPort" -}}
-{{- $addr := toString (.Values.linux.metricsAddr | default (eq (toString .Values.linux.metricsAddr) "0" | ternary "0" ":8095")) -}}
-{{- if ne $addr "0" }}{{ regexFind "[0-9]+$" $addr }}{{ end -}}
+{{- regexFind "[1-9][0-9]*$" (include "secrets-store-csi-driver.metricsAddr" .) -}}
 {{- end -}}

@@ -4,7 +4,7 @@
 {{- $root := trimSuffix "/" $linux.kubeletRootDir -}}
 {{- $sidecars := include "secrets-store-csi-driver.isTrue" $linux.sidecars -}}
 {{- $hostNetwork := include "secrets-store-csi-driver.isTrue" $linux.hostNetwork -}}
-serviceAccountName: {{ include "secrets-store-csi-driver.serviceAccountName" . }}
+serviceAccountName: {{ include "secrets-store-csi-driver.serviceAccountName" . | quote }}
 automountServiceAccountToken: {{ include "secrets-store-csi-driver.isNotFalse" .Values.automountServiceAccountToken | default "false" }}
 {{- with .Values.imagePullSecrets }}
 imagePullSecrets:
@@ -168,7 +168,7 @@ volumes:
 {{- if include "secrets-store-csi-driver.isTrue" $v.providerHealthCheck }}{{ $args = append $args "--provider-health-check=true" }}{{ end -}}
 {{- with $v.providerHealthCheckInterval }}{{ $args = append $args (printf "--provider-health-check-interval=%s" .) }}{{ end -}}
 {{- with $v.maxCallRecvMsgSize }}{{ $args = append $args (printf "--max-call-recv-msg-size=%d" (int64 .)) }}{{ end -}}
-{{- $args = append $args (printf "--metrics-addr=%s" (include "secrets-store-csi-driver.metricsPort" . | empty | ternary "0" (toString ($v.linux.metricsAddr | default ":8095")))) -}}
+{{- $args = append $args (printf "--metrics-addr=%s" (include "secrets-store-csi-driver.metricsAddr" .)) -}}
 {{- with $v.builtinProviders }}{{ $args = append $args (printf "--builtin-providers=%s" (join "," .)) }}{{ end -}}
 {{- with $v.serviceAccountAnnotations }}{{ $args = append $args (printf "--service-account-annotations=%s" (join "," .)) }}{{ end -}}
 {{- if not (include "secrets-store-csi-driver.isTrue" $v.linux.sidecars) -}}
