@@ -53,7 +53,8 @@ func Read(ctx context.Context, dir string) (Commit, error) {
 	if err != nil {
 		return Commit{}, fmt.Errorf("reading the commit's date in %s (%s): %w", dir, remedy, err)
 	}
-	changed, err := git(ctx, dir, append([]string{"status", "--porcelain", "--"}, Parts()...)...)
+	// The folder of this program, too: it says what else is in the images, authorities above all.
+	changed, err := git(ctx, dir, append([]string{"status", "--porcelain", "--", "images"}, Parts()...)...)
 	if err != nil {
 		return Commit{}, fmt.Errorf("looking for changes in %s (%s): %w", dir, remedy, err)
 	}
