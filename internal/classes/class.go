@@ -49,6 +49,8 @@ type Class struct {
 	Refresh string
 	// RefreshSeen is when this process first read that value; never before the API server had it.
 	RefreshSeen time.Time
+	// RefreshChanged says that the value came while this process knew the class with another one: at RefreshSeen somebody asked for something.
+	RefreshChanged bool
 	// Warnings are for people: one sentence each about what was ignored.
 	Warnings []string
 }

@@ -236,8 +236,12 @@ func (e *entry) result() (*Class, error) {
 
 // tell notes a state; exactly one of class and err is given. A class for which there is no room is not kept. c.mu is held.
 func (c *Classes) tell(e *entry, class *Class, err *provider.Error) {
-	if class != nil && e.class != nil && e.class.Refresh == class.Refresh {
-		class.RefreshSeen = e.class.RefreshSeen
+	switch {
+	case class == nil || e.class == nil:
+	case e.class.Refresh == class.Refresh:
+		class.RefreshSeen, class.RefreshChanged = e.class.RefreshSeen, e.class.RefreshChanged
+	default:
+		class.RefreshChanged = true
 	}
 	size := class.size()
 	if c.kept-e.size+size > c.cfg.MaxKept {

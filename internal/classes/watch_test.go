@@ -356,6 +356,10 @@ func TestRefreshIsSeenOnce(t *testing.T) {
 	r.run()
 	r.awaitKept("ns", "c")
 	first := r.get("c")
+	if first.RefreshChanged {
+		t.Error("nothing has changed yet")
+	}
+	changed := false
 	for _, step := range []struct {
 		refresh string
 		again   bool // the value is the one before
@@ -368,6 +372,9 @@ func TestRefreshIsSeenOnce(t *testing.T) {
 		next := r.get("c")
 		if same := next.RefreshSeen.Equal(first.RefreshSeen); same != step.again || next.RefreshSeen.Before(first.RefreshSeen) {
 			t.Errorf("%q was seen at %v, the value before at %v", step.refresh, next.RefreshSeen, first.RefreshSeen)
+		}
+		if changed = changed || !step.again; next.RefreshChanged != changed {
+			t.Errorf("%q: changed %v, want %v", step.refresh, next.RefreshChanged, changed)
 		}
 		first = next
 	}

@@ -101,7 +101,7 @@ func (s *Server) due(class *classes.Class) publish.Due {
 	if class.RotationPollInterval > 0 {
 		every = max(class.RotationPollInterval, s.cfg.Rotation.MinInterval)
 	}
-	return publish.Due{Every: every, Mark: class.Refresh, MarkSeen: class.RefreshSeen}
+	return publish.Due{Every: every, Mark: class.Refresh, MarkSeen: class.RefreshSeen, MarkChanged: class.RefreshChanged}
 }
 
 // overlay puts the volume's attributes over the class's parameters. Kubelet's keys are kubelet's alone, and what only the

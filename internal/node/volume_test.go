@@ -153,8 +153,9 @@ func TestRotation(t *testing.T) {
 			w := newWorld(t, func(c *node.Config) { c.Rotation.Interval = tc.interval })
 			seen := time.Now()
 			w.class.RotationPollInterval, w.class.Refresh, w.class.RefreshSeen = tc.class, "now", seen
+			w.class.RefreshChanged = true
 			v := w.last(nil)
-			if v.Once != tc.wantOnce || v.Due != (publish.Due{Every: tc.wantEvery, Mark: "now", MarkSeen: seen}) {
+			if v.Once != tc.wantOnce || v.Due != (publish.Due{Every: tc.wantEvery, Mark: "now", MarkSeen: seen, MarkChanged: true}) {
 				t.Errorf("once %v, due %+v", v.Once, v.Due)
 			}
 			if warned := len(v.Warnings) > 0; warned != (tc.class > 0 && tc.class < 30*time.Second) {

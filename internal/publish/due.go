@@ -20,6 +20,9 @@ type Due struct {
 	// MarkSeen is when this node learned of Mark. A refresh that Mark asks for is served by no read that began before: its author has
 	// changed something in the source, and asks for that.
 	MarkSeen time.Time
+	// MarkChanged says that MarkSeen is when Mark was set, not when this node first needed the class: a first mount, which fulfils the wish,
+	// is then served by no older read either.
+	MarkChanged bool
 }
 
 // after says whether a volume with this record is due at the time now. The clock may have jumped since the record was

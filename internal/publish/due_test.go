@@ -72,6 +72,25 @@ func TestAWishIsServedByNothingOlder(t *testing.T) {
 	}
 }
 
+// A pod that starts after the wish has it fulfilled by its first mount, which therefore needs what is as new. Where nobody asked for anything, mounts
+// share as ever: else those of a node that starts would not.
+func TestAFirstMountFulfilsAWish(t *testing.T) {
+	for _, changed := range []bool{true, false} {
+		b := newBench(t)
+		var asked time.Time
+		b.provider = fetchFunc(func(_ context.Context, req *provider.Request) (*provider.Bundle, error) {
+			asked = req.NotBefore
+			return content("v1", "a"), nil
+		})
+		seen := time.Now()
+		b.v.Due = publish.Due{Every: time.Minute, Mark: "a", MarkSeen: seen, MarkChanged: changed}
+		b.mustPublish()
+		if asked.Equal(seen) != changed || asked.IsZero() == changed {
+			t.Errorf("changed %v: asked for nothing before %v", changed, asked)
+		}
+	}
+}
+
 // After a failure the volume rests, longer from failure to failure, and no longer than its interval.
 func TestPauseAfterFailures(t *testing.T) {
 	b := newBench(t)

@@ -239,7 +239,7 @@ func (a *attempt) fetch(from provider.Provider) (bundle *provider.Bundle, err er
 	req := a.v.Request
 	req.TargetPath = a.v.Target
 	req.Mounted = a.before.versions()
-	if a.before.held && a.before.record.Mark != a.v.Due.Mark {
+	if a.before.held && a.before.record.Mark != a.v.Due.Mark || !a.before.held && a.v.Due.MarkChanged {
 		req.NotBefore = a.v.Due.MarkSeen
 	}
 	// One odd answer of a vault must not end the process that serves all pods of a node. Only what the runtime itself says
