@@ -231,6 +231,30 @@ func TestMessagesAreBounded(t *testing.T) {
 	})
 }
 
+// What to do stands at the end of a failure: an Event that has no room for all of it keeps that.
+func TestALongFailureKeepsItsRemedy(t *testing.T) {
+	in(t, func(t *testing.T, b *bench) {
+		remedy := "subject " + strings.Repeat("s", 200) + ", letter by letter"
+		for _, size := range []int{500, 5000} {
+			for _, objects := range [][]string{{"secret/a"}, {"secret/a", "secret/b"}} {
+				b.tell(fails(provider.Denied, objects...), func(o *publish.Outcome) {
+					o.Volume.ID = fmt.Sprint("csi-", size, len(objects))
+					for _, e := range provider.ErrorsOf(o.Err) {
+						e.Message, e.Remedy = "reading "+e.Object+strings.Repeat(" ü", size/3), remedy
+					}
+				})
+				m := b.last().Message
+				if len(m) > 1024 || !strings.Contains(m, "reading secret/a ü") || !strings.Contains(m, remedy+")") || !utf8.ValidString(m) {
+					t.Errorf("%d bytes: %s", len(m), m)
+				}
+				if cut := strings.Contains(m, " ... "); cut != (size > 500 || len(objects) > 1) {
+					t.Errorf("cut %v: %s", cut, m)
+				}
+			}
+		}
+	})
+}
+
 func TestAMissingRightIsSaidOnce(t *testing.T) {
 	in(t, func(t *testing.T, b *bench) {
 		b.answer(403)

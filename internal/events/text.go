@@ -15,6 +15,8 @@ const (
 	maxMessage = 1024
 	// maxTexts bounds that of the failures that are told in full; of the others the objects are named.
 	maxTexts = 600
+	// maxText bounds that of a failure that is the only one.
+	maxText = 850
 	// maxNames bounds the names in one list, in bytes.
 	maxNames = 250
 )
@@ -22,9 +24,12 @@ const (
 // failures says in full what failed, as far as that goes, and names the objects of the rest.
 func failures(errs provider.Errors) string {
 	var texts, rest []string
-	size := 0
+	size, limit := 0, maxTexts
+	if len(errs) == 1 {
+		limit = maxText
+	}
 	for i, e := range errs {
-		text := bounded(e.Error(), maxTexts)
+		text := shortened(e.Error(), limit)
 		if e.Object != "" && !strings.Contains(text, e.Object) {
 			text = bounded(e.Object, maxNames) + ": " + text
 		}
@@ -73,6 +78,17 @@ func names(list []string) string {
 		b.WriteString(bounded(name, maxNames))
 	}
 	return b.String()
+}
+
+// shortened is text in one line of at most limit bytes, which are at least a few hundred. What it lacks is from the middle: a failure
+// begins with what and where, and ends with what to do.
+func shortened(text string, limit int) string {
+	const gap, end = " ... ", 300
+	text = strings.ReplaceAll(text, "\n", "; ")
+	if len(text) > limit {
+		text = strings.ToValidUTF8(text[:limit-len(gap)-end], "") + gap + strings.ToValidUTF8(text[len(text)-end:], "")
+	}
+	return provider.OneLine(text, limit)
 }
 
 // bounded is text in one line of at most limit bytes.
