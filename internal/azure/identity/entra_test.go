@@ -1,6 +1,8 @@
 package identity_test
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"io"
 	"net"
@@ -165,6 +167,8 @@ func TestOddAnswersOfEntraID(t *testing.T) {
 			status: 200, kind: provider.Unavailable, want: "not https", tries: 0},
 		{name: "no such host", err: &net.DNSError{Err: "no such host", Name: "login.microsoftonline.com", IsNotFound: true}, kind: provider.Unavailable,
 			want: "no address for host login.microsoftonline.com", tries: 4},
+		{name: "a certificate of somebody's proxy", err: &tls.CertificateVerificationError{Err: x509.UnknownAuthorityError{}}, kind: provider.Unavailable,
+			want: "the server's certificate is not trusted: x509: certificate signed by unknown authority (" + identity.Untrusted + ")", tries: 4},
 		{name: "refused", err: &net.OpError{Op: "dial", Net: "tcp", Err: errors.New("connection refused")}, kind: provider.Unavailable, want: "connecting failed: connection refused", tries: 4},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

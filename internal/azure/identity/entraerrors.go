@@ -43,12 +43,18 @@ func (a *asking) explain(ctx context.Context, err error) *provider.Error {
 		return &provider.Error{Kind: provider.Internal, Message: where + ": the answer is not one of Entra ID's",
 			Remedy: "check what answers at " + a.spec.Authority + ", such as a proxy or captive portal"}
 	}
-	return &provider.Error{Kind: provider.Unavailable, Cause: last, Message: where + ": " + NetworkCause(last),
-		Remedy: unreachable(a.spec.Authority)}
+	remedy := unreachable(a.spec.Authority)
+	if _, ok := errors.AsType[*tls.CertificateVerificationError](last); ok {
+		remedy = Untrusted
+	}
+	return &provider.Error{Kind: provider.Unavailable, Cause: last, Message: where + ": " + NetworkCause(last), Remedy: remedy}
 }
 
 // signIn is the remedy where a developer's own sign-in is not found.
 const signIn = "sign in with `az login`, or set AZURE_TENANT_ID, AZURE_CLIENT_ID and AZURE_CLIENT_SECRET"
+
+// Untrusted is the remedy where nobody known has signed a server's certificate.
+const Untrusted = "if a proxy of yours signed it, add its CA to SSL_CERT_FILE"
 
 func unreachable(authority string) string {
 	return "check that this machine reaches " + authority + ": DNS, firewall, proxy"

@@ -26,7 +26,8 @@ const (
 // end cannot be read.
 func (s *FromRequest) workloadIdentity(req *provider.Request, spec Spec) (*Credential, error) {
 	const prefix = "failed to build auth config for mode None: failed to parse workload identity tokens, error: "
-	const remedy = "the CSIDriver object secrets-store.csi.k8s.io must request a token for audience " + workloadAudience
+	const remedy = "the CSIDriver object secrets-store.csi.k8s.io must request a token for audience " + workloadAudience +
+		": the chart's value tokenRequests"
 	if len(req.Tokens) == 0 {
 		return nil, invalid(remedy, prefix+"service account tokens not found")
 	}

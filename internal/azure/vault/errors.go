@@ -93,7 +93,7 @@ func (o object) unreachable(err error) *provider.Error {
 	case errors.As(err, &proxy):
 		remedy = "check keyvaultName and cloudName, and that the proxy may connect to " + o.host()
 	case errors.As(err, &cert):
-		remedy = "if a proxy of yours signed it, add its CA to SSL_CERT_FILE"
+		remedy = identity.Untrusted
 	}
 	e := o.failure(provider.Unavailable, identity.NetworkCause(err), remedy, 0)
 	e.Cause = err
