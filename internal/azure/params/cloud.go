@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net/url"
 	"strings"
 )
@@ -49,8 +50,10 @@ func CheckCloudName(name string) error {
 	if _, ok := clouds(name); ok || name == "" || strings.EqualFold(name, customCloud) {
 		return nil
 	}
-	return errors.New(noSuchCloud(name))
+	return fmt.Errorf("%s (%s)", noSuchCloud(name), cloudRemedy)
 }
+
+const cloudRemedy = "use AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud, AzureGermanCloud or AzureStackCloud, or leave it out"
 
 func noSuchCloud(name string) string {
 	return "cloudName " + show(name) + ` is not valid, error: autorest/azure: There is no cloud environment matching the name "` +
@@ -70,8 +73,7 @@ func (p *parser) cloud(opt Options) Cloud {
 	}
 	c, ok := clouds(name)
 	if !ok {
-		p.problem(field(keyCloud), "use AzurePublicCloud, AzureUSGovernmentCloud, AzureChinaCloud, AzureGermanCloud or AzureStackCloud, or leave it out",
-			"%s", noSuchCloud(name))
+		p.problem(field(keyCloud), cloudRemedy, "%s", noSuchCloud(name))
 	}
 	return c
 }
