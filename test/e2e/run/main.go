@@ -16,6 +16,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -102,6 +103,9 @@ func outer(ctx context.Context, o options, p paths) error {
 	if err != nil {
 		return err
 	}
+	if err := p.claim(); err != nil {
+		return err
+	}
 	before, err := survey()
 	if err != nil {
 		return err
@@ -154,6 +158,27 @@ func newPaths(root, out string) paths {
 	}
 	return paths{root: root, out: out, bin: filepath.Join(out, "bin"), images: filepath.Join(out, "images"), charts: filepath.Join(root, "charts"),
 		cluster: filepath.Join(out, "cluster"), logs: filepath.Join(out, "logs")}
+}
+
+// claim makes the folder, or takes one that was a run's before. What a run removes, such as images and tmp, is somebody's elsewhere: of the source
+// tree and of a root folder, for two.
+func (p paths) claim() error {
+	const mark = ".keymount-e2e"
+	if err := os.MkdirAll(p.out, 0o755); err != nil {
+		return fmt.Errorf("making the folder of --out: %w", err)
+	}
+	entries, err := os.ReadDir(p.out)
+	if err != nil {
+		return fmt.Errorf("reading the folder of --out: %w", err)
+	}
+	ours := func(e os.DirEntry) bool { return e.Name() == mark || e.Name() == filepath.Base(p.sign()) }
+	if len(entries) > 0 && !slices.ContainsFunc(entries, ours) {
+		return fmt.Errorf("using %s for a run: it holds other files, %s for one; choose an empty or a new folder with --out", p.out, entries[0].Name())
+	}
+	if err := os.WriteFile(filepath.Join(p.out, mark), []byte("A folder of go run ./test/e2e/run\n"), 0o644); err != nil {
+		return fmt.Errorf("marking the folder of --out: %w", err)
+	}
+	return nil
 }
 
 // sign is a file with the name of the cluster's control group.

@@ -89,6 +89,29 @@ func TestSurveySeesWhatIsLeft(t *testing.T) {
 	}
 }
 
+// A folder that was named by mistake keeps what is in it.
+func TestARunTakesNoFolderOfOthers(t *testing.T) {
+	root := t.TempDir()
+	fresh := newPaths(root, "a/b")
+	for range 2 { // a folder that was a run's may be again
+		if err := fresh.claim(); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.MkdirAll(fresh.images, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := newPaths(root, ".").claim(); err == nil || !strings.Contains(err.Error(), "choose an empty or a new folder with --out") {
+		t.Errorf("a folder with other files: %v", err)
+	}
+	if err := os.WriteFile(newPaths(root, ".").sign(), nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := newPaths(root, ".").claim(); err != nil {
+		t.Errorf("a folder of a run before there was a mark: %v", err)
+	}
+}
+
 func TestClusterGroup(t *testing.T) {
 	for list, want := range map[string]string{
 		"12:cpu:/keymount-cluster-0123/n1\n0::/\n": "keymount-cluster-0123", "0::/keymount-cluster-4567\n": "keymount-cluster-4567", "0::/user.slice\n": "",
