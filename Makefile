@@ -10,6 +10,7 @@ FUZZTIME   ?= 30s
 ROOT_TESTS := 32
 INTEGRATION_ROOT_TESTS := 34
 ROOT_KILL_TESTS := 2
+CLUSTER_ROOT_TESTS := 4
 OUT        := .cache
 INTEGRATION := ./test/integration/... ./test/binaries ./charts ./test/e2e/providers/... ./test/e2e/sidecars/... \
 	./test/e2e/rig ./test/e2e/run ./test/e2e/cluster ./test/e2e/cluster/internal/...
@@ -126,9 +127,11 @@ cluster-down: ## stop it; nothing stays
 	$(PLAIN) go build -tags integration -o bin/cluster ./test/e2e/cluster
 	bin/cluster down
 
-e2e: ## run the scenarios on a cluster of two nodes, as root
+e2e: ## run the scenarios on a cluster of two nodes, as root; then the tests of clusters themselves
 	$(PLAIN) go build -tags integration -o $(OUT)/run-e2e ./test/e2e/run # not `go run`, which hands no signal on
 	$(OUT)/run-e2e $(E2E_FLAGS)
+	$(TESTSUM) --jsonfile $(OUT)/clusters.json -- -race -count=1 -timeout 10m -tags integration ./test/e2e/cluster/clustertest
+	@scripts/count-root-tests $(OUT)/clusters.json $(CLUSTER_ROOT_TESTS)
 
 mutants: ## bring defects of upstream's back, one at a time: each must turn its test red; as root, some 10 minutes
 	@$(PLAIN) go run -tags integration ./test/binaries/build kube-apiserver etcd >/dev/null
