@@ -8,8 +8,6 @@ import (
 	"strings"
 	"time"
 
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
-
 	"keymount/internal/benchdoc"
 	"keymount/internal/emulator"
 	"keymount/test/e2e/rig"
@@ -64,8 +62,8 @@ func (f figures) change(s *rig.Scenario, driver *rig.Daemon, pods []*rig.Pod, wh
 	one := time.Since(begin)
 	s.Await("the new version in the status of all pods", func() error {
 		n := 0
-		for _, status := range s.List("secrets-store.csi.x-k8s.io/v1/SecretProviderClassPodStatus") {
-			if hasVersion(status, version) {
+		for _, status := range statuses(s) {
+			if status.version("secret/"+secretName(0)) == version {
 				n++
 			}
 		}
@@ -95,15 +93,4 @@ func windows(s *rig.Scenario, since time.Time) int {
 		return 0
 	}
 	return 1 + int(log[len(log)-1].Time.Sub(log[0].Time)/shareFor)
-}
-
-// hasVersion tells whether a status says that a version is mounted.
-func hasVersion(status unstructured.Unstructured, version string) bool {
-	objects, _, _ := unstructured.NestedSlice(status.Object, "status", "objects")
-	for _, o := range objects {
-		if object, ok := o.(map[string]any); ok && object["version"] == version {
-			return true
-		}
-	}
-	return false
 }

@@ -6,9 +6,6 @@ import (
 	"cmp"
 	"fmt"
 	"slices"
-
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 )
 
 // AllReady waits until the scenario's namespace has n pods and all are Ready, and returns them in the order of their names.
@@ -39,20 +36,4 @@ func (s *Scenario) AllReady(n int) []*Pod {
 	}
 	slices.SortFunc(all, func(a, b *Pod) int { return cmp.Compare(a.Name, b.Name) })
 	return all
-}
-
-// List reads all objects of a kind in the scenario's namespace.
-func (s *Scenario) List(kind string) []unstructured.Unstructured {
-	s.Helper()
-	ctx, cancel := s.bound()
-	defer cancel()
-	client, err := s.api.resource(parseKind(kind), s.Namespace)
-	if err != nil {
-		s.Fatalf("listing %s: %v", kind, err)
-	}
-	all, err := client.List(ctx, metav1.ListOptions{})
-	if err != nil {
-		s.Fatalf("listing %s: %v", kind, err)
-	}
-	return all.Items
 }
