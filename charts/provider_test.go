@@ -200,6 +200,8 @@ func TestProviderDriver(t *testing.T) {
 			t.Errorf("audiences are %v, want %v", audiences, want)
 		}
 	}
+	// With a string Helm takes the default, as upstream's users may know.
+	find[*storagev1.CSIDriver](t, objects(t, providerChart, "secrets-store-csi-driver: {install: 'true'}"), csiDriverName)
 	set := objects(t, providerChart, "secrets-store-csi-driver: {enableSecretRotation: true, rotationPollInterval: 30s, syncSecret: {enabled: true}, linux: {sidecars: true}}")
 	driver, _ := container(t, find[*appsv1.DaemonSet](t, set, "DaemonSet/secrets-store-csi-driver").Spec.Template.Spec, "secrets-store")
 	if !slices.Contains(driver.Args, "--enable-secret-rotation=true") || !slices.Contains(driver.Args, "--rotation-poll-interval=30s") ||
@@ -217,6 +219,7 @@ func TestProviderRefusals(t *testing.T) {
 		"windows: {enabled: true}":                                                    "there is no image of this provider for Windows",
 		"secrets-store-csi-driver: {windows: {enabled: true}}":                        "the driver makes no volumes on Windows",
 		"secrets-store-csi-driver: {install: maybe}":                                  "install",
+		"secrets-store-csi-driver: {install: 'false'}":                                "/secrets-store-csi-driver/install",
 		`{metricsAddr: "0", podMonitor: {enabled: true}}`:                             "switches the metrics off",
 		`metricsAddr: "0.0.0.0"`:                                                      "metricsAddr",
 		"linux: {healthzPath: /readyz}":                                               "linux.healthzPath=/readyz",
