@@ -12,15 +12,18 @@ func TestProviderNotes(t *testing.T) {
 	t.Parallel()
 	const ports = "8989 for health, 8898 for metrics"
 	for text, says := range map[string]string{
-		"":                                 ports,
-		`metricsAddr: "0"`:                 "8989 for health. linux.hostNetwork=false",
-		"fullnameOverride: a":              "rollout status daemonset/a --namespace secrets",
-		"rbac: {install: false}":           "csi-secrets-store-provider-azure must be there",
-		"linux: {enabled: false}":          "no node runs the provider",
-		"linux: {hostNetwork: false}":      "!" + ports,
-		"secrets-store-csi-driver: {a: 1}": "secrets-store-csi-driver.enableSecretRotation=true keeps them fresh",
+		"":                ports,
+		"logVerbosity: 2": "!does not know",
+		"linux: {hostNetwrok: false}\nsecrets-store-csi-driver: {linux: {sidecar: true}}": "no effect:\n  linux.hostNetwrok\n  secrets-store-csi-driver.linux.sidecar\n",
+		"secrets-store-csi-driver: {builtinProviders: [azure]}":                           "linux.enabled=false leaves it out",
+		`metricsAddr: "0"`:                                       "8989 for health. linux.hostNetwork=false",
+		"fullnameOverride: a":                                    "rollout status daemonset/a --namespace secrets",
+		"rbac: {install: false}":                                 "csi-secrets-store-provider-azure must be there",
+		"linux: {enabled: false}":                                "no node runs the provider",
+		"linux: {hostNetwork: false}":                            "!" + ports,
+		"secrets-store-csi-driver: {a: 1}":                       "secrets-store-csi-driver.enableSecretRotation=true keeps them fresh",
 		"secrets-store-csi-driver: {enableSecretRotation: true}": "!keeps them fresh",
-		withoutDriver: "the cluster needs a driver of its own",
+		withoutDriver:                                            "the cluster needs a driver of its own",
 		"linux: {image: {repository: mcr.microsoft.com/oss/v2/azure/secrets-store/provider-azure, tag: v1.8.2}}": "ghcr.io/keymount/keymount-azure:" + appVersion(t) + " is in its place",
 	} {
 		given, err := yaml.Marshal(values(t, text))

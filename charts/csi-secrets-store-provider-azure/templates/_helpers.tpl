@@ -29,7 +29,7 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- define "keymount-azure.podLabels" -}}
 {{- $labels := dict "app.kubernetes.io/instance" .Release.Name "app.kubernetes.io/name" (include "keymount-azure.name" .) -}}
 {{- $labels = mergeOverwrite $labels (deepCopy (.Values.linux.podLabels | default dict)) -}}
-{{- toYaml (set $labels "app" (include "keymount-azure.name" .)) -}}
+{{- include "keymount-azure.strings" (set $labels "app" (include "keymount-azure.name" .)) -}}
 {{- end -}}
 
 {{- /* "true" or "false" as a string, which --set-string gives, means the same. */ -}}
@@ -75,4 +75,50 @@ helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" | 
 {{- /* The port of the metrics, 0 where they are off. */ -}}
 {{- define "keymount-azure.metricsPort" -}}
 {{- regexFind "[0-9]+$" (toString (.Values.metricsAddr | default (eq (toString .Values.metricsAddr) "0" | ternary "0" "8898"))) | default "8898" -}}
+{{- end -}}
+
+{{- /* Labels, annotations and node selectors as YAML. Their values are strings, and `--set`, which Terraform's `set` is as well, makes
+       numbers and booleans of what looks like them. */ -}}
+{{- define "keymount-azure.strings" -}}
+{{- $all := dict -}}
+{{- range $key, $value := . }}{{ $_ := set $all $key (include "keymount-azure.string" $value) }}{{ end -}}
+{{- toYaml $all -}}
+{{- end -}}
+
+{{- /* Tolerations and environment as YAML, with strings as values likewise. */ -}}
+{{- define "keymount-azure.stringValues" -}}
+{{- $all := list -}}
+{{- range . -}}
+  {{- $item := deepCopy . -}}
+  {{- if hasKey $item "value" }}{{ $_ := set $item "value" (include "keymount-azure.string" $item.value) }}{{ end -}}
+  {{- $all = append $all $item -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end -}}
+
+{{- define "keymount-azure.string" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else if not (kindIs "invalid" .) }}{{ toJson . }}{{ end -}}
+{{- end -}}
+
+{{- /* The keys of values that the README does not list, one a line: most are typos. */ -}}
+{{- define "keymount-azure.unknownKeys" -}}
+{{- range $key, $value := .values -}}
+  {{- $path := print $.prefix $key -}}
+  {{- $listed := contains (printf "\n| %s |" $path) $.readme -}}
+  {{- if and (kindIs "map" $value) (contains (printf "\n| %s." $path) $.readme) -}}
+    {{- include "keymount-azure.unknownKeys" (dict "values" $value "prefix" (print $path ".") "readme" $.readme) -}}
+  {{- else if not $listed -}}
+    {{- println $path -}}
+  {{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- /* The same for the driver, whose scope this is. Another driver's chart in its place may have no list. */ -}}
+{{- define "keymount-azure.unknownDriverKeys" -}}
+{{- $readme := .Files.Get "README.md" -}}
+{{- if contains "\n| linux.enabled |" $readme -}}
+  {{- range include "keymount-azure.unknownKeys" (dict "values" (omit .Values "global" "windows" "install") "prefix" "" "readme" $readme) | splitList "\n" | compact -}}
+    {{- println (print "secrets-store-csi-driver." .) -}}
+  {{- end -}}
+{{- end -}}
 {{- end -}}

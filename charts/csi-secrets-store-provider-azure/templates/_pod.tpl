@@ -25,10 +25,10 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 nodeSelector:
-  {{- merge (deepCopy ($linux.nodeSelector | default dict)) (dict "kubernetes.io/os" "linux") | toYaml | nindent 2 }}
+  {{- merge (deepCopy ($linux.nodeSelector | default dict)) (dict "kubernetes.io/os" "linux") | include "keymount-azure.strings" | nindent 2 }}
 {{- with $linux.tolerations }}
 tolerations:
-  {{- toYaml . | nindent 2 }}
+  {{- include "keymount-azure.stringValues" . | nindent 2 }}
 {{- end }}
 containers:
 - name: provider-azure-installer
@@ -38,7 +38,7 @@ containers:
   {{- include "keymount-azure.args" . | fromJsonArray | toYaml | nindent 2 }}
   {{- with $linux.env }}
   env:
-  {{- toYaml . | nindent 2 }}
+  {{- include "keymount-azure.stringValues" . | nindent 2 }}
   {{- end }}
   securityContext:
     {{- include "keymount-azure.securityContext" . | nindent 4 }}

@@ -24,7 +24,7 @@ app: {{ include "secrets-store-csi-driver.name" . | quote }}
   "app.kubernetes.io/version" .Chart.AppVersion
   "helm.sh/chart" (printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_") -}}
 {{- $labels = mergeOverwrite $labels (deepCopy (.Values.commonLabels | default dict)) -}}
-{{- toYaml (set $labels "app" (include "secrets-store-csi-driver.name" .)) -}}
+{{- include "secrets-store-csi-driver.strings" (set $labels "app" (include "secrets-store-csi-driver.name" .)) -}}
 {{- end -}}
 
 {{- /* Without the chart's version and the like: pods must not be replaced where nothing of theirs changed. */ -}}
@@ -33,7 +33,7 @@ app: {{ include "secrets-store-csi-driver.name" . | quote }}
   "app.kubernetes.io/instance" .Release.Name
   "app.kubernetes.io/name" (include "secrets-store-csi-driver.name" .) -}}
 {{- $labels = mergeOverwrite $labels (deepCopy (.Values.commonLabels | default dict)) (deepCopy (.Values.linux.podLabels | default dict)) -}}
-{{- toYaml (set $labels "app" (include "secrets-store-csi-driver.name" .)) -}}
+{{- include "secrets-store-csi-driver.strings" (set $labels "app" (include "secrets-store-csi-driver.name" .)) -}}
 {{- end -}}
 
 {{- /* "true" or "false" as a string, which --set-string gives, means the same. */ -}}
@@ -110,4 +110,40 @@ app: {{ include "secrets-store-csi-driver.name" . | quote }}
 {{- /* The port of the metrics, or nothing where they are off. */ -}}
 {{- define "secrets-store-csi-driver.metricsPort" -}}
 {{- regexFind "[1-9][0-9]*$" (include "secrets-store-csi-driver.metricsAddr" .) -}}
+{{- end -}}
+
+{{- /* Labels, annotations and node selectors as YAML. Their values are strings, and `--set`, which Terraform's `set` is as well, makes
+       numbers and booleans of what looks like them. */ -}}
+{{- define "secrets-store-csi-driver.strings" -}}
+{{- $all := dict -}}
+{{- range $key, $value := . }}{{ $_ := set $all $key (include "secrets-store-csi-driver.string" $value) }}{{ end -}}
+{{- toYaml $all -}}
+{{- end -}}
+
+{{- /* Tolerations and environment as YAML, with strings as values likewise. */ -}}
+{{- define "secrets-store-csi-driver.stringValues" -}}
+{{- $all := list -}}
+{{- range . -}}
+  {{- $item := deepCopy . -}}
+  {{- if hasKey $item "value" }}{{ $_ := set $item "value" (include "secrets-store-csi-driver.string" $item.value) }}{{ end -}}
+  {{- $all = append $all $item -}}
+{{- end -}}
+{{- toYaml $all -}}
+{{- end -}}
+
+{{- define "secrets-store-csi-driver.string" -}}
+{{- if kindIs "string" . }}{{ . }}{{ else if not (kindIs "invalid" .) }}{{ toJson . }}{{ end -}}
+{{- end -}}
+
+{{- /* The keys of values that the README does not list, one a line: most are typos. */ -}}
+{{- define "secrets-store-csi-driver.unknownKeys" -}}
+{{- range $key, $value := .values -}}
+  {{- $path := print $.prefix $key -}}
+  {{- $listed := contains (printf "\n| %s |" $path) $.readme -}}
+  {{- if and (kindIs "map" $value) (contains (printf "\n| %s." $path) $.readme) -}}
+    {{- include "secrets-store-csi-driver.unknownKeys" (dict "values" $value "prefix" (print $path ".") "readme" $.readme) -}}
+  {{- else if not $listed -}}
+    {{- println $path -}}
+  {{- end -}}
+{{- end -}}
 {{- end -}}

@@ -26,10 +26,10 @@ affinity:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 nodeSelector:
-  {{- merge (deepCopy ($linux.nodeSelector | default dict)) (dict "kubernetes.io/os" "linux") | toYaml | nindent 2 }}
+  {{- merge (deepCopy ($linux.nodeSelector | default dict)) (dict "kubernetes.io/os" "linux") | include "secrets-store-csi-driver.strings" | nindent 2 }}
 {{- with $linux.tolerations }}
 tolerations:
-  {{- toYaml . | nindent 2 }}
+  {{- include "secrets-store-csi-driver.stringValues" . | nindent 2 }}
 {{- end }}
 containers:
 {{- if $sidecars }}
@@ -86,7 +86,7 @@ volumes:
   {{- end }}
   env:
   {{- with $linux.env }}
-  {{- toYaml . | nindent 2 }}
+  {{- include "secrets-store-csi-driver.stringValues" . | nindent 2 }}
   {{- end }}
   - name: CSI_ENDPOINT
     value: unix:///csi/csi.sock
