@@ -190,6 +190,9 @@ func (c *clusterRun) run(ctx context.Context) error {
 	if err != nil {
 		return errors.New("scenarios failed")
 	}
+	if report.scenarios() == 0 {
+		return fmt.Errorf("no scenario is of the name --scenarios=%s: see --help for the phases, and the methods of each in test/e2e", c.o.scenarios)
+	}
 	return nil
 }
 

@@ -28,8 +28,9 @@ const usage = `run: the end-to-end scenarios on a real cluster, as root
   go run -tags integration ./test/e2e/run --scenarios provider/Missing --keep
                                                                          some of them, on a cluster that stays up for the next run
 
---scenarios is a phase and a part of a scenario's name, both regular expressions, as in provider/WorkloadIdentity. With --keep what a failed scenario
-made stays in its namespace; look at it with
+--scenarios is a phase and a part of a scenario's name, both regular expressions, as in provider/WorkloadIdentity. The phases are provider, disruptive,
+builtin, figures, upgrade and uninstall (test/e2e/phases_test.go); scenarios are their methods. With --keep what a failed scenario made stays in its
+namespace; look at it with
   kubectl --kubeconfig .cache/e2e/cluster/kubeconfig ...
 and end the cluster by a run without --keep, or by test/e2e/cluster down.
 

@@ -94,6 +94,17 @@ func (r *report) failed() bool {
 	return false
 }
 
+// scenarios says how many scenarios have ended.
+func (r *report) scenarios() int {
+	count := 0
+	for _, got := range r.results {
+		if strings.Contains(got.name, "/") {
+			count++
+		}
+	}
+	return count
+}
+
 // print prints the table, the figures, and whatever nothing else accounts for.
 func (r *report) print() {
 	fmt.Fprintln(r.out)

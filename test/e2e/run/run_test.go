@@ -24,7 +24,7 @@ func TestReport(t *testing.T) {
 	r := newReport(&out, &log)
 	r.read(strings.NewReader(text))
 	r.print()
-	if !r.failed() || log.String() != text {
+	if !r.failed() || r.scenarios() != 2 || log.String() != text {
 		t.Error("the failure or the log is lost")
 	}
 	for _, want := range []string{"1.50s  FAIL provider/Bad\n", "the file is wrong\n", "which goes on\n", "2 error lines\n", "provider/Good  0.50s  PASS\n", "1 scenarios passed", "prepared in 3s"} {
@@ -43,6 +43,9 @@ func TestReportOfACrash(t *testing.T) {
 	r := newReport(&out, &bytes.Buffer{})
 	r.read(strings.NewReader("\x16=== RUN   TestEndToEnd\n\x16=== RUN   TestEndToEnd/provider/Slow\npanic: test timed out\n"))
 	r.print()
+	if r.scenarios() != 0 {
+		t.Errorf("%d scenarios have ended", r.scenarios())
+	}
 	if !strings.Contains(out.String(), "TestEndToEnd/provider/Slow did not end; it said:\n  panic: test timed out") {
 		t.Errorf("the crash is not told:\n%s", &out)
 	}
