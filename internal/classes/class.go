@@ -45,7 +45,8 @@ type Class struct {
 	LockParameters bool
 	// RotationPollInterval is the interval that the class asks for, 0 if it asks for none.
 	RotationPollInterval time.Duration
-	// Refresh stands for the value of the annotation: when it differs from the last one seen, the author wants a refresh.
+	// Refresh stands for the value of the annotation: when it differs from the last one seen, the author wants a refresh. Of a class in use, which
+	// may change it all the time, it is the last value whose turn has come.
 	Refresh string
 	// RefreshSeen is when this process first read that value; never before the API server had it.
 	RefreshSeen time.Time

@@ -88,6 +88,7 @@ type entry struct {
 	class *Class
 	err   *provider.Error
 	size  int // of class
+	wish  wish
 	// told counts what the watch has told, so that a read that was overtaken can be recognised.
 	told int
 }
@@ -208,7 +209,7 @@ func (c *Classes) Get(ctx context.Context, namespace, name string) (*Class, erro
 	held := e != nil && e.known
 	if held && c.live(k) {
 		defer c.mu.Unlock()
-		return e.result()
+		return e.result(c.cfg.Now())
 	}
 	c.mu.Unlock()
 
@@ -220,28 +221,29 @@ func (c *Classes) Get(ctx context.Context, namespace, name string) (*Class, erro
 		c.mu.Lock()
 		defer c.mu.Unlock()
 		if e.known { // it can have grown too large to keep meanwhile
-			return e.result()
+			return e.result(c.cfg.Now())
 		}
 	}
 	return nil, err
 }
 
 // result returns what was last told. Classes.mu is held.
-func (e *entry) result() (*Class, error) {
+func (e *entry) result(now time.Time) (*Class, error) {
 	if e.err != nil {
 		return nil, e.err
+	}
+	if e.wish.settle(now) {
+		class := *e.class // others hold the one before
+		e.wish.put(&class)
+		e.class = &class
 	}
 	return e.class, nil
 }
 
 // tell notes a state; exactly one of class and err is given. A class for which there is no room is not kept. c.mu is held.
 func (c *Classes) tell(e *entry, class *Class, err *provider.Error) {
-	switch {
-	case class == nil || e.class == nil:
-	case e.class.Refresh == class.Refresh:
-		class.RefreshSeen, class.RefreshChanged = e.class.RefreshSeen, e.class.RefreshChanged
-	default:
-		class.RefreshChanged = true
+	if class != nil {
+		e.wish.hear(class)
 	}
 	size := class.size()
 	if c.kept-e.size+size > c.cfg.MaxKept {
