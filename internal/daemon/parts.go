@@ -130,14 +130,18 @@ func (d *daemon) provider(name string) (provider.Provider, error) {
 	return d.metrics.Instrument(name, provider.Audiences(d.cfg.Providers.Audiences).Restrict(name, p)), nil
 }
 
-// withBuiltin adds to the remedy that this program could have the provider in itself, where it could.
+// withBuiltin adds to the remedy that this program could have the provider in itself, where it could, and that names have a case.
 func withBuiltin(name string, err error) error {
 	var e *provider.Error
-	if name != azure.Name || !errors.As(err, &e) {
+	if !strings.EqualFold(name, azure.Name) || !errors.As(err, &e) {
 		return err
 	}
 	hinted := *e
-	hinted.Remedy = strings.TrimPrefix(e.Remedy+"; or have it in the driver, with --builtin-providers="+name, "; ")
+	if name != azure.Name {
+		hinted.Remedy = "write " + azure.Name + " in spec.provider of the class: names of providers are case-sensitive"
+		return &hinted
+	}
+	hinted.Remedy = strings.TrimPrefix(e.Remedy+"; or have it in the driver, with --builtin-providers="+name+", the chart's builtinProviders", "; ")
 	return &hinted
 }
 
