@@ -19,6 +19,7 @@ func TestDriverNotes(t *testing.T) {
 		"builtinProviders: [azure]":           "Providers in the driver itself: azure.",
 		"linux: {enabled: false}":             "no node runs it",
 		"rbac: {install: false}":              "secrets-store-csi-driver needs the rights",
+		"logVerbosity: 2":                     "label namespace secrets pod-security",
 		"fullnameOverride: a":                 "rollout status daemonset/a --namespace secrets",
 		"enableSecretRotation: false":         "enableSecretRotation=true keeps them fresh",
 		"preventPodSchedulingIfMissing: true": "preventPodSchedulingIfMissing ",

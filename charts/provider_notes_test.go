@@ -17,6 +17,7 @@ func TestProviderNotes(t *testing.T) {
 		"linux: {hostNetwrok: false}\nsecrets-store-csi-driver: {linux: {sidecar: true}}": "no effect:\n  linux.hostNetwrok\n  secrets-store-csi-driver.linux.sidecar\n",
 		"secrets-store-csi-driver: {builtinProviders: [azure]}":                           "linux.enabled=false leaves it out",
 		`metricsAddr: "0"`:                                       "8989 for health. linux.hostNetwork=false",
+		"logVerbosity: 5":                                        "label namespace secrets pod-security",
 		"fullnameOverride: a":                                    "rollout status daemonset/a --namespace secrets",
 		"rbac: {install: false}":                                 "csi-secrets-store-provider-azure must be there",
 		"linux: {enabled: false}":                                "no node runs the provider",
