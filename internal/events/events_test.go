@@ -207,6 +207,14 @@ func TestMessagesAreBounded(t *testing.T) {
 		if len(m) > 1024 || !strings.Contains(m, "secret/s000 in vault") || !strings.Contains(m, "and secret/s0") || !strings.HasSuffix(m, " more") {
 			t.Errorf("%d bytes: %s", len(m), m)
 		}
+		b.tell(func(o *publish.Outcome) { // what is wrong with a class is of no object
+			o.Volume.ID = "csi-4"
+			long := &provider.Error{Message: "parameters" + strings.Repeat(".", 400)}
+			o.Err = provider.Errors{long, {Object: "secret/named", Message: long.Message}, long, long}
+		})
+		if m = b.last().Message; !strings.HasSuffix(m, "...; and secret/named; and 2 more") {
+			t.Errorf("%d bytes: %s", len(m), m)
+		}
 		b.tell(held, func(o *publish.Outcome) {
 			o.Err = &provider.Error{Object: strings.Repeat("ö", 900), Message: "\xff\x00\r\n" + strings.Repeat("ü", 5000)}
 			o.Volume.Class.Name = strings.Repeat("c", 253)

@@ -24,7 +24,7 @@ const (
 // failures says in full what failed, as far as that goes, and names the objects of the rest.
 func failures(errs provider.Errors) string {
 	var texts, rest []string
-	size, limit := 0, maxTexts
+	size, limit, unnamed := 0, maxTexts, 0
 	if len(errs) == 1 {
 		limit = maxText
 	}
@@ -35,13 +35,20 @@ func failures(errs provider.Errors) string {
 		}
 		if size += len(text); i > 0 && size > maxTexts {
 			size = maxTexts
-			rest = append(rest, e.Object)
+			if e.Object == "" {
+				unnamed++
+			} else {
+				rest = append(rest, e.Object)
+			}
 			continue
 		}
 		texts = append(texts, text)
 	}
 	if len(rest) > 0 {
 		texts = append(texts, "and "+names(rest))
+	}
+	if unnamed > 0 {
+		texts = append(texts, fmt.Sprintf("and %d more", unnamed))
 	}
 	return strings.Join(texts, "; ")
 }
@@ -65,9 +72,6 @@ func changes(res *publish.Result) string {
 func names(list []string) string {
 	var b strings.Builder
 	for i, name := range list {
-		if name == "" {
-			name = "one without a name"
-		}
 		if b.Len()+len(name) > maxNames && i > 0 {
 			fmt.Fprintf(&b, " and %d more", len(list)-i)
 			break
