@@ -120,7 +120,7 @@ func (p *parser) decode(index int, node *yaml.Node) (*rawObject, bool) {
 	if why := tooMuch(node); why != "" {
 		return fail(why)
 	}
-	raw := &rawObject{}
+	raw := &rawObject{slips: map[string]string{}}
 	if err := node.Decode(raw); err != nil {
 		return fail(yamlText(err))
 	}
@@ -128,6 +128,7 @@ func (p *parser) decode(index int, node *yaml.Node) (*rawObject, bool) {
 		key := node.Content[i]
 		if known, ok := slip(key.Value, objectFields()); ok && key.Tag != "!!merge" {
 			p.warn("%s.%s is not a field and was ignored; did you mean %s?", entryPath(index), show(key.Value), known)
+			raw.slips[known] = key.Value
 		}
 	}
 	raw.trim()

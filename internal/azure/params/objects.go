@@ -69,6 +69,8 @@ type rawObject struct {
 	ObjectFormat         string `yaml:"objectFormat"`
 	ObjectEncoding       string `yaml:"objectEncoding"`
 	FilePermission       string `yaml:"filePermission"`
+
+	slips map[string]string // how the entry misspells a field, by the field
 }
 
 func (r *rawObject) trim() {
@@ -117,18 +119,29 @@ func (e *entry) kind() Kind {
 		return k
 	}
 	remedy := "write secret, key or cert, in lower case"
-	if strings.EqualFold(e.raw.ObjectType, "certificate") {
+	switch {
+	case strings.EqualFold(e.raw.ObjectType, "certificate"):
 		remedy = "write cert"
+	case e.raw.ObjectType == "":
+		remedy = e.orSlip("objectType", remedy)
 	}
 	e.refuse("objectType", remedy, "Invalid vaultObjectTypes. Should be secret, key, or cert")
 	return ""
+}
+
+// orSlip is the remedy for a field that is missing, as the parser's is for a parameter.
+func (e *entry) orSlip(missing, remedy string) string {
+	if slip, ok := e.raw.slips[missing]; ok {
+		return "write " + missing + " where the class says " + show(slip)
+	}
+	return remedy
 }
 
 // name holds the name to Key Vault's own rule, so that a slip is found before the vault is asked.
 func (e *entry) name() string {
 	n := e.raw.ObjectName
 	if n == "" {
-		e.refuse("objectName", "name the object in the vault", "file name must not be empty")
+		e.refuse("objectName", e.orSlip("objectName", "name the object in the vault"), "file name must not be empty")
 	} else if len(n) > 127 || !onlyLettersDigitsAnd(n, "-") {
 		e.refuse("objectName", "give the object's name without vault, type and version",
 			"%q is not a name in Key Vault: 1 to 127 letters, digits and dashes", show(n))

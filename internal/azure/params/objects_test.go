@@ -60,6 +60,12 @@ func TestObjectFields(t *testing.T) {
 	row(t, "1.5/objectName", func(t *testing.T) {
 		refused(t, with("objects", entries("objectType: secret")), first+".objectName", "file name must not be empty")
 		refused(t, with("objects", entries("objectType: secret\nobjectAlias: alias")), first+".objectName", "file name must not be empty")
+		for field, slip := range map[string]string{"objectName": "objectname: one\nobjectType: secret", "objectType": "objectName: one\nobjectTyp: secret"} {
+			_, err := params.Parse(with("objects", entries(slip)), params.Options{})
+			if errs := provider.ErrorsOf(err); len(errs) != 1 || !strings.HasPrefix(errs[0].Remedy, "write "+field+" where the class says object") {
+				t.Errorf("%s: %v", slip, err)
+			}
+		}
 		if o := parseOne(t); o.Name != "one" || o.Path != "one" {
 			t.Errorf("got %+v", o)
 		}
