@@ -79,7 +79,7 @@ func TestCommandLines(t *testing.T) {
 		"fault":                             "accepts between 1 and 2 arg",
 		"load":                              "requires at least 1 arg",
 		"exec --machine":                    "flag needs an argument",
-		"up --no-such-flag":                 "unknown flag",
+		"up --no-such-flag":                 "unknown flag: --no-such-flag (cluster up --help lists the flags)",
 		"no-such-command":                   "unknown command",
 		"up x":                              `unknown command "x"`,
 	} {

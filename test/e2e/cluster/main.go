@@ -85,6 +85,9 @@ func rootCommand() *cobra.Command {
 		SilenceErrors: true, SilenceUsage: true,
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fmt.Errorf("%w (%s --help lists the flags)", err, c.CommandPath())
+	})
 	root.PersistentFlags().String("dir", "", "the cluster's folder (default .cache/cluster in the source tree)")
 	root.AddCommand(upCommand(), downCommand(), statusCommand(), execCommand(), loadCommand(), faultCommand(),
 		keepCommand(), dnsCommand(), proxyCommand())

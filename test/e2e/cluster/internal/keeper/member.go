@@ -146,7 +146,7 @@ func (k *keeper) member(name string) (*member, error) {
 			return m, nil
 		}
 	}
-	return nil, fmt.Errorf("the cluster has no machine %q: it has %s and n1 to n%d", name, layout.ControlPlane, k.plan.Nodes)
+	return nil, fmt.Errorf("the cluster has no machine %q: it has %s and the nodes n1 up to n%d", name, layout.ControlPlane, k.plan.Nodes)
 }
 
 func (k *keeper) node(name string) (*member, error) {
