@@ -6,35 +6,23 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
-
-	"sigs.k8s.io/yaml"
 )
 
 // What each chart makes of some installations: a change of a template shows its effect in review.
 func TestGolden(t *testing.T) {
-	files, err := filepath.Glob("testdata/values/*/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("there are no installations: %v", err)
-	}
-	for _, file := range files {
-		chart, name := filepath.Base(filepath.Dir(file)), strings.TrimSuffix(filepath.Base(file), ".yaml")
-		t.Run(chart+"/"+name, func(t *testing.T) {
-			t.Parallel()
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			var i installation
-			if err := yaml.UnmarshalStrict(text, &i); err != nil {
-				t.Fatal(err)
-			}
-			out, err := i.render(t, chart)
-			if err != nil {
-				t.Fatal(err)
-			}
-			parse(t, out)
-			golden(t, filepath.Join("testdata/golden", chart, name+".yaml"), out)
-		})
+	for _, chart := range []string{driverChart, providerChart} {
+		for file, i := range installations(t, chart) {
+			name := filepath.Base(file)
+			t.Run(chart+"/"+strings.TrimSuffix(name, ".yaml"), func(t *testing.T) {
+				t.Parallel()
+				out, err := i.render(t, chart)
+				if err != nil {
+					t.Fatal(err)
+				}
+				parse(t, out)
+				golden(t, filepath.Join("testdata/golden", chart, name), out)
+			})
+		}
 	}
 }
 

@@ -73,6 +73,28 @@ type installation struct {
 	Values      map[string]any `json:"values"`
 }
 
+// installations returns those of testdata/values for a chart, by their files.
+func installations(t *testing.T, chart string) map[string]installation {
+	t.Helper()
+	files, err := filepath.Glob("testdata/values/" + chart + "/*.yaml")
+	if err != nil || len(files) == 0 {
+		t.Fatalf("there are no installations of %s: %v", chart, err)
+	}
+	all := map[string]installation{}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var i installation
+		if err := yaml.UnmarshalStrict(text, &i); err != nil {
+			t.Fatalf("%s: %v", file, err)
+		}
+		all[file] = i
+	}
+	return all
+}
+
 // render returns what `helm template` makes of a chart, a folder.
 func (i installation) render(t *testing.T, chart string) ([]byte, error) {
 	t.Helper()

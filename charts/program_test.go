@@ -4,55 +4,73 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	appsv1 "k8s.io/api/apps/v1"
-	"sigs.k8s.io/yaml"
 )
 
-// The driver itself takes the arguments of every installation: it checks them before it says its version.
-func TestDriverTakesItsArguments(t *testing.T) {
+// The programs themselves take the arguments of every installation: they check them before they say their version.
+func TestProgramsTakeTheirArguments(t *testing.T) {
 	t.Parallel()
-	claim(t, "12.3/chart-arguments")
-	program := filepath.Join(t.TempDir(), "keymount-driver")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "keymount/cmd/keymount-driver")
+	for _, test := range []struct{ chart, container, program string }{
+		{driverChart, "secrets-store", "keymount-driver"},
+		{providerChart, "provider-azure-installer", "keymount-azure"},
+	} {
+		t.Run(test.program, func(t *testing.T) {
+			t.Parallel()
+			claim(t, "12.3/chart-arguments")
+			program := compile(t, test.program)
+			takes := func(args []string) ([]byte, error) {
+				return exec.CommandContext(t.Context(), program, append(args, "--version")...).CombinedOutput()
+			}
+			for file, i := range installations(t, test.chart) {
+				args := arguments(t, i.objects(t, test.chart), test.container)
+				if args == nil {
+					t.Errorf("%s has no container %s", file, test.container)
+					continue
+				}
+				if out, err := takes(args); err != nil {
+					t.Errorf("%s: %v\n%s", file, err, out)
+				}
+				if _, err := takes(append(args, "--no-such-flag")); err == nil {
+					t.Errorf("%s takes any argument", test.program)
+				}
+			}
+		})
+	}
+}
+
+func compile(t *testing.T, program string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), program)
+	build := exec.CommandContext(t.Context(), "go", "build", "-o", path, "keymount/cmd/"+program)
 	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
 	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the driver: %v\n%s", err, out)
+		t.Fatalf("building %s: %v\n%s", program, err, out)
 	}
-	files, err := filepath.Glob("testdata/values/" + driverChart + "/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("there are no installations: %v", err)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
+	return path
+}
+
+// arguments are those of a container of that name in any DaemonSet, with the environment in place of its variables; nil if there is none.
+func arguments(t *testing.T, objects objectSet, name string) []string {
+	t.Helper()
+	environment := strings.NewReplacer("$(CSI_ENDPOINT)", "unix:///csi/csi.sock", "$(KUBE_NODE_NAME)", "node")
+	for _, object := range objects {
+		set, ok := object.(*appsv1.DaemonSet)
+		if !ok {
+			continue
 		}
-		var i installation
-		if err := yaml.UnmarshalStrict(text, &i); err != nil {
-			t.Fatal(err)
-		}
-		found := false
-		for _, object := range i.objects(t, driverChart) {
-			set, ok := object.(*appsv1.DaemonSet)
-			if !ok {
-				continue
-			}
-			found = true
-			driver, _ := container(t, set.Spec.Template.Spec, "secrets-store")
-			args := strings.Split(strings.NewReplacer("$(CSI_ENDPOINT)", "unix:///csi/csi.sock", "$(KUBE_NODE_NAME)", "node").
-				Replace(strings.Join(driver.Args, "\n")), "\n")
-			if out, err := exec.CommandContext(t.Context(), program, append(args, "--version")...).CombinedOutput(); err != nil {
-				t.Errorf("%s: %v\n%s", file, err, out)
-			}
-			if err := exec.CommandContext(t.Context(), program, append(args, "--no-such-flag", "--version")...).Run(); err == nil {
-				t.Error("the driver takes any argument")
+		for _, c := range set.Spec.Template.Spec.Containers {
+			if c.Name == name {
+				args := slices.Clone(c.Args)
+				for i, arg := range args {
+					args[i] = environment.Replace(arg)
+				}
+				return args
 			}
 		}
-		if !found {
-			t.Errorf("%s has no DaemonSet", file)
-		}
 	}
+	return nil
 }

@@ -83,23 +83,12 @@ func (c *cluster) driverOnAndOff(t *testing.T) {
 
 // Every object of every installation is one that an API server takes.
 func (c *cluster) providerInstallations(t *testing.T) {
-	files, err := filepath.Glob("testdata/values/" + providerChart + "/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("there are no installations: %v", err)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
+	for _, i := range installations(t, providerChart) {
+		text, err := yaml.Marshal(i.Values)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var i installation
-		if err := yaml.UnmarshalStrict(text, &i); err != nil {
-			t.Fatal(err)
-		}
 		path := filepath.Join(t.TempDir(), "values.yaml")
-		if text, err = yaml.Marshal(i.Values); err != nil {
-			t.Fatal(err)
-		}
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}

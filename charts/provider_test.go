@@ -4,7 +4,6 @@ import (
 	"fmt"
 	"maps"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -14,7 +13,6 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	storagev1 "k8s.io/api/storage/v1"
-	"sigs.k8s.io/yaml"
 )
 
 const (
@@ -262,49 +260,6 @@ func TestProviderDefaults(t *testing.T) {
 		}
 	}
 	compare("", values(t, string(text)), values(t, upstreamValues(t)))
-}
-
-// The provider itself takes the arguments of every installation: it checks them before it says its version.
-func TestProviderTakesItsArguments(t *testing.T) {
-	t.Parallel()
-	program := filepath.Join(t.TempDir(), "keymount-azure")
-	build := exec.CommandContext(t.Context(), "go", "build", "-o", program, "keymount/cmd/keymount-azure")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=-trimpath -buildvcs=false")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("building the provider: %v\n%s", err, out)
-	}
-	files, err := filepath.Glob("testdata/values/" + providerChart + "/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("there are no installations: %v", err)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
-		if err != nil {
-			t.Fatal(err)
-		}
-		var i installation
-		if err := yaml.UnmarshalStrict(text, &i); err != nil {
-			t.Fatal(err)
-		}
-		found := false
-		for _, object := range i.objects(t, providerChart) {
-			set, ok := object.(*appsv1.DaemonSet)
-			if !ok || set.Spec.Template.Spec.Containers[0].Name != "provider-azure-installer" {
-				continue
-			}
-			found = true
-			args := set.Spec.Template.Spec.Containers[0].Args
-			if out, err := exec.CommandContext(t.Context(), program, append(args, "--version")...).CombinedOutput(); err != nil {
-				t.Errorf("%s: %v\n%s", file, err, out)
-			}
-			if err := exec.CommandContext(t.Context(), program, append(args, "--no-such-flag", "--version")...).Run(); err == nil {
-				t.Error("the provider takes any argument")
-			}
-		}
-		if !found {
-			t.Errorf("%s has no provider", file)
-		}
-	}
 }
 
 // A package of the chart is whole: what charts/ leads to is in it, and renders to the same.

@@ -156,23 +156,12 @@ func (c *cluster) upgradeFromUpstream(t *testing.T) {
 func (c *cluster) installations(t *testing.T) {
 	claim(t, "12.3/chart-installs")
 	definitions := schema.GroupVersionResource{Group: "apiextensions.k8s.io", Version: "v1", Resource: "customresourcedefinitions"}
-	files, err := filepath.Glob("testdata/values/" + driverChart + "/*.yaml")
-	if err != nil || len(files) == 0 {
-		t.Fatalf("there are no installations: %v", err)
-	}
-	for _, file := range files {
-		text, err := os.ReadFile(file)
+	for _, i := range installations(t, driverChart) {
+		text, err := yaml.Marshal(i.Values)
 		if err != nil {
 			t.Fatal(err)
 		}
-		var i installation
-		if err := yaml.UnmarshalStrict(text, &i); err != nil {
-			t.Fatal(err)
-		}
 		path := filepath.Join(t.TempDir(), "values.yaml")
-		if text, err = yaml.Marshal(i.Values); err != nil {
-			t.Fatal(err)
-		}
 		if err := os.WriteFile(path, text, 0o600); err != nil {
 			t.Fatal(err)
 		}
