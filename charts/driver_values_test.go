@@ -241,3 +241,18 @@ func appVersion(t *testing.T) string {
 	}
 	return chart.AppVersion
 }
+
+// A path is what the user wrote, whatever YAML would make of it.
+func TestPathsOfAnyForm(t *testing.T) {
+	t.Parallel()
+	const root, providers, more = "/k: #1", "/p: #2", "/m: #3"
+	set, _ := node(t, `linux: {kubeletRootDir: "`+root+`", providersDir: "`+providers+`", additionalProvidersDirs: ["`+more+`"]}`)
+	var paths []string
+	for _, volume := range set.Spec.Template.Spec.Volumes {
+		paths = append(paths, volume.HostPath.Path)
+	}
+	want := []string{root + "/pods", root + "/plugins_registry/", root + "/plugins/csi-secrets-store/", providers, more}
+	if !slices.Equal(paths, want) {
+		t.Errorf("the node's folders are %q, want %q", paths, want)
+	}
+}

@@ -76,7 +76,7 @@ containers:
 volumes:
 - name: provider-vol
   hostPath:
-    path: {{ $linux.providersDir }}
+    path: {{ $linux.providersDir | quote }}
     type: DirectoryOrCreate
 {{- with $linux.volumes }}
 {{ toYaml . }}
@@ -85,7 +85,7 @@ volumes:
 
 {{- define "keymount-azure.probe" -}}
 httpGet:
-  path: {{ . }}
+  path: {{ . | quote }}
   port: healthz
 timeoutSeconds: 10
 {{- end -}}

@@ -42,24 +42,24 @@ containers:
 volumes:
 - name: mountpoint-dir
   hostPath:
-    path: {{ $root }}/pods
+    path: {{ printf "%s/pods" $root | quote }}
     type: DirectoryOrCreate
 - name: registration-dir
   hostPath:
-    path: {{ $root }}/plugins_registry/
+    path: {{ printf "%s/plugins_registry/" $root | quote }}
     type: Directory
 - name: plugin-dir
   hostPath:
-    path: {{ $root }}/plugins/csi-secrets-store/
+    path: {{ printf "%s/plugins/csi-secrets-store/" $root | quote }}
     type: DirectoryOrCreate
 - name: providers-dir
   hostPath:
-    path: {{ $linux.providersDir }}
+    path: {{ $linux.providersDir | quote }}
     type: DirectoryOrCreate
 {{- range $i, $dir := include "secrets-store-csi-driver.additionalProvidersDirs" . | fromJsonArray }}
 - name: providers-dir-{{ $i }}
   hostPath:
-    path: {{ $dir }}
+    path: {{ $dir | quote }}
     type: DirectoryOrCreate
 {{- end }}
 {{- with $linux.volumes }}
@@ -141,14 +141,14 @@ volumes:
     mountPath: /registration
   {{- end }}
   - name: mountpoint-dir
-    mountPath: {{ $root }}/pods
+    mountPath: {{ printf "%s/pods" $root | quote }}
     mountPropagation: Bidirectional
   - name: providers-dir
-    mountPath: {{ $linux.providersDir }}
+    mountPath: {{ $linux.providersDir | quote }}
     readOnly: true
   {{- range $i, $dir := include "secrets-store-csi-driver.additionalProvidersDirs" . | fromJsonArray }}
   - name: providers-dir-{{ $i }}
-    mountPath: {{ $dir }}
+    mountPath: {{ $dir | quote }}
     readOnly: true
   {{- end }}
   {{- with $linux.volumeMounts }}
