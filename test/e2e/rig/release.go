@@ -2,9 +2,13 @@
 
 package rig
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"errors"
+)
 
-// OnlyRelease uninstalls every release of helm but the named one, so that a phase finds what it prepares and nothing else.
+// OnlyRelease uninstalls every release of helm but the named one, so that a phase finds what it prepares and nothing else. It returns when all
+// their objects are gone: helm's own --wait was seen to return before a DaemonSet was whose pods still ended.
 func (s *Scenario) OnlyRelease(name string) {
 	s.Helper()
 	var releases []struct{ Name, Namespace string }
@@ -12,8 +16,16 @@ func (s *Scenario) OnlyRelease(name string) {
 		s.Fatalf("reading helm's list of releases: %v", err)
 	}
 	for _, r := range releases {
-		if r.Name != name {
-			s.Helm("uninstall", r.Name, "--namespace", r.Namespace, "--wait", "--cascade", "foreground", "--timeout", "2m")
+		if r.Name == name {
+			continue
 		}
+		objects := s.file(s.Helm("get", "manifest", r.Name, "--namespace", r.Namespace))
+		s.Helm("uninstall", r.Name, "--namespace", r.Namespace, "--wait", "--cascade", "foreground", "--timeout", "2m")
+		s.Await("the objects of release "+r.Name+" to be gone", func() error {
+			if left := s.Kubectl("get", "--filename", objects, "--namespace", r.Namespace, "--ignore-not-found", "--output", "name"); left != "" {
+				return errors.New("there is still " + left)
+			}
+			return nil
+		})
 	}
 }
