@@ -3,7 +3,6 @@
 package keeper
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -102,11 +101,11 @@ func (k *keeper) awaitAPIServer(ctx context.Context, admin *rest.Config) error {
 		return fmt.Errorf("making a client of the API server: %w", err)
 	}
 	return poll(ctx, "the API server", func(ctx context.Context) error {
-		err := api.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
-		if err != nil {
-			return cmp.Or(k.machines[0].failing(ctx), err)
+		// Asked first: the request can take all the time that there is for both.
+		if err := k.machines[0].failing(ctx); err != nil {
+			return err
 		}
-		return nil
+		return api.RESTClient().Get().AbsPath("/readyz").Do(ctx).Error()
 	})
 }
 
