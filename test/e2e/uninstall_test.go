@@ -37,7 +37,7 @@ func (uninstall) AndInstallAgain(s *rig.Scenario) {
 	witnesses := aWitnessOnEachNode(s, "version-1.")
 	s.Class("leaving", `{objectName: user, objectType: secret}`)
 	leaving := s.Pod("leaving", "leaving")
-	s.Helm("uninstall", release, "--namespace", rig.SystemNamespace, "--wait", "--timeout", "2m")
+	s.Helm("uninstall", release, "--namespace", rig.SystemNamespace)
 
 	expected := []string{
 		"APIService /v1.secrets-store.csi.x-k8s.io", "APIService /v1alpha1.secrets-store.csi.x-k8s.io",

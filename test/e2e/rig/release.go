@@ -8,7 +8,7 @@ import (
 )
 
 // OnlyRelease uninstalls every release of helm but the named one, so that a phase finds what it prepares and nothing else. It returns when all
-// their objects are gone: helm's own --wait was seen to return before a DaemonSet was whose pods still ended.
+// their objects are gone; helm's own --wait was seen to succeed, or to fail, in a second while a DaemonSet's pods still ended.
 func (s *Scenario) OnlyRelease(name string) {
 	s.Helper()
 	var releases []struct{ Name, Namespace string }
@@ -20,7 +20,7 @@ func (s *Scenario) OnlyRelease(name string) {
 			continue
 		}
 		objects := s.file(s.Helm("get", "manifest", r.Name, "--namespace", r.Namespace))
-		s.Helm("uninstall", r.Name, "--namespace", r.Namespace, "--wait", "--cascade", "foreground", "--timeout", "2m")
+		s.Helm("uninstall", r.Name, "--namespace", r.Namespace, "--cascade", "foreground")
 		s.Await("the objects of release "+r.Name+" to be gone", func() error {
 			if left := s.Kubectl("get", "--filename", objects, "--namespace", r.Namespace, "--ignore-not-found", "--output", "name"); left != "" {
 				return errors.New("there is still " + left)
