@@ -112,6 +112,9 @@ type Bundle struct {
 	SelfWritten bool
 	// Warnings are for people: one sentence each, without secrets.
 	Warnings []string
+	// AsOf is when the oldest of the reads that the bundle was made of began, in this process's clock: what changed in the source since
+	// may be missing. The zero value says that none began before the call.
+	AsOf time.Time
 }
 
 // A File is one file of a bundle.

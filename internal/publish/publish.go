@@ -53,7 +53,7 @@ type Config struct {
 	Store Store
 	// Registry remembers how each volume fared. Without one, no volume is known to be whole, and every Publish fetches.
 	Registry *registry.Registry
-	// Status is told of every write, Secrets gets every bundle that was written; nil where there is nobody to tell.
+	// Status is told of every write, Secrets gets every bundle that was read; nil where there is nobody to tell.
 	Status  StatusRecorder
 	Secrets SecretSyncer
 	// Observer is told how every call ended; nil where there is nobody to tell.

@@ -363,26 +363,45 @@ func TestSelfWritten(t *testing.T) {
 }
 
 func TestWhatFollowsAWrite(t *testing.T) {
-	rec, syn := &recorder{}, &syncer{err: errors.New("no API server")}
+	rec, syn := &recorder{failure: errors.New("no API server")}, &syncer{}
 	b := newBench(t, func(c *publish.Config) { c.Status, c.Secrets = rec, syn })
+	began := time.Now()
 	res := b.mustPublish()
 	if len(rec.results) != 1 || len(rec.results[0].Versions) != 2 || syn.files != 2 {
 		t.Errorf("told %+v and %d files", rec.results, syn.files)
 	}
-	if len(res.Unfinished) != 1 || !errors.Is(res.Unfinished[0], syn.err) {
+	if syn.asOf.Before(began) || syn.asOf.After(time.Now()) {
+		t.Errorf("Secrets are said to be as of %v; the call began after %v", syn.asOf, began)
+	}
+	if len(res.Unfinished) != 1 || !errors.Is(res.Unfinished[0], rec.failure) {
 		t.Errorf("a failure that the mount survives must be in the result, got %v", res.Unfinished)
 	}
 	b.wantFiles(v1)
 	b.mustPublish()
-	if len(rec.results) != 1 {
+	if len(rec.results) != 1 || syn.calls != 1 {
 		t.Error("told again although nothing was fetched")
+	}
+}
+
+// Secrets are as old as the oldest read behind them, which another volume may have paid for before.
+func TestSecretsAreAsOldAsTheirOldestRead(t *testing.T) {
+	syn := &syncer{}
+	b := newBench(t, func(c *publish.Config) { c.Secrets = syn })
+	old := time.Now().Add(-4 * time.Second)
+	b.provider = selfWriter{func(context.Context, *provider.Request) (*provider.Bundle, error) {
+		return &provider.Bundle{SelfWritten: true, Versions: []provider.ObjectVersion{{ID: "own"}}, AsOf: old}, nil
+	}}
+	b.mustPublish()
+	if !syn.asOf.Equal(old) {
+		t.Errorf("as of %v, want %v", syn.asOf, old)
 	}
 }
 
 type recorder struct {
 	results  []publish.Result
 	failures []error
-	err      error
+	err      error // of RecordFailure
+	failure  error // of RecordStatus
 }
 
 func (r *recorder) RecordFailure(_ context.Context, _ *publish.Volume, err error) error {
@@ -392,15 +411,15 @@ func (r *recorder) RecordFailure(_ context.Context, _ *publish.Volume, err error
 
 func (r *recorder) RecordStatus(_ context.Context, _ *publish.Volume, res *publish.Result) error {
 	r.results = append(r.results, *res)
-	return nil
+	return r.failure
 }
 
 type syncer struct {
-	files int
-	err   error
+	calls, files int
+	asOf         time.Time
 }
 
-func (s *syncer) SyncSecrets(_ context.Context, _ *publish.Volume, b *provider.Bundle) error {
-	s.files = len(b.Files)
-	return s.err
+func (s *syncer) SyncSecrets(_ context.Context, _ *publish.Volume, b *provider.Bundle, asOf time.Time) {
+	s.calls++
+	s.files, s.asOf = len(b.Files), asOf
 }

@@ -124,7 +124,7 @@ func (p *Publisher) recordSuccess(v *Volume, started time.Time, res *Result) {
 		rec := after.record
 		describeRecord(&rec, v)
 		rec.Versions = res.Versions
-		rec.SelfWritten, rec.Mark = res.SelfWritten, v.Due.Mark
+		rec.SelfWritten, rec.Mark, rec.Secrets = res.SelfWritten, v.Due.Mark, len(v.Secrets) > 0
 		rec.LastAttempt, rec.LastSuccess, rec.LastFailure = started, started, nil
 		rec.Failures, rec.NextDue = 0, time.Time{}
 		err = p.cfg.Registry.Save(rec)
@@ -136,21 +136,24 @@ func (p *Publisher) recordSuccess(v *Volume, started time.Time, res *Result) {
 
 func describeRecord(rec *registry.Record, v *Volume) {
 	rec.Class = registry.Class(v.Class)
+	rec.Pod = registry.Pod{Name: v.Request.Pod.Name, UID: v.Request.Pod.UID}
 	if v.Provider != "" { // else the class could not be read
 		rec.Provider = v.Provider
 	}
 }
 
-// tell hands on what was written.
-func (p *Publisher) tell(ctx context.Context, v *Volume, res *Result, b *provider.Bundle) {
+// tell hands on what was read, at the time started or later, and written.
+func (p *Publisher) tell(ctx context.Context, v *Volume, started time.Time, res *Result, b *provider.Bundle) {
 	if p.cfg.Status != nil {
 		if err := p.cfg.Status.RecordStatus(ctx, v, res); err != nil {
 			res.Unfinished = append(res.Unfinished, err)
 		}
 	}
 	if p.cfg.Secrets != nil {
-		if err := p.cfg.Secrets.SyncSecrets(ctx, v, b); err != nil {
-			res.Unfinished = append(res.Unfinished, err)
+		asOf := started
+		if !b.AsOf.IsZero() && b.AsOf.Before(started) {
+			asOf = b.AsOf
 		}
+		p.cfg.Secrets.SyncSecrets(ctx, v, b, asOf)
 	}
 }

@@ -67,7 +67,7 @@ func (p *Publisher) run(ctx context.Context, c *call, v *Volume, o *Outcome) (er
 	done = true
 	p.recordSuccess(v, started, &o.Result)
 	a.release()
-	p.tell(ctx, v, &o.Result, bundle)
+	p.tell(ctx, v, started, &o.Result, bundle)
 	return nil
 }
 

@@ -21,6 +21,12 @@ type Volume struct {
 	// Provider is the name of the provider, as in the class.
 	Provider string
 	Class    Class
+	// ClassUID and ClassGeneration say which state of which object Class was when it was resolved.
+	ClassUID        string
+	ClassGeneration int64
+	// Secrets are the Kubernetes Secrets that the class asks for, as its author wrote them. They may be shared with other volumes, so
+	// nobody changes them.
+	Secrets []SecretObject
 	// Request is what the provider is asked. Its Mounted and TargetPath are set here, whatever they hold.
 	Request provider.Request
 	// Group owns the files; nil leaves the group as it is.
@@ -31,7 +37,7 @@ type Volume struct {
 	Warnings []string
 	// Due says when a Publish refreshes a volume that is whole.
 	Due Due
-	// Resolve, if set, fills in Provider, Warnings and Due, after the volume was looked at. It is not called for a volume that
+	// Resolve, if set, fills in Provider, what is known of the class, Secrets, Warnings and Due, after the volume was looked at. It is not called for a volume that
 	// is left as it is anyway. Its error counts as the provider's does: what the volume holds, it keeps.
 	Resolve func(ctx context.Context, v *Volume) error
 	// Prepare, if set, completes Request, once it is known that the provider is asked: kubelet calls for every volume about
@@ -67,7 +73,8 @@ type Result struct {
 	Versions []provider.ObjectVersion
 	// Warnings are for people: one sentence each, without secrets.
 	Warnings []string
-	// Unfinished is what failed after the files were in place: removing the old ones, the record, status, synced Secrets.
+	// Unfinished is what failed after the files were in place: removing the old ones, the record, status. What became of Secrets is
+	// told to a SecretObserver.
 	Unfinished []error
 }
 
@@ -110,11 +117,6 @@ type Outcome struct {
 // volume had their turns: it must not block for long, and not call the Publisher.
 type Observer interface {
 	Observe(ctx context.Context, o Outcome)
-}
-
-// A SecretSyncer gets the bundle of each write; it neither changes nor keeps it.
-type SecretSyncer interface {
-	SyncSecrets(ctx context.Context, v *Volume, b *provider.Bundle) error
 }
 
 func describe(b *provider.Bundle) []FileInfo {

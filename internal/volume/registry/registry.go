@@ -50,6 +50,8 @@ type Record struct {
 	Target   string `json:"target"`
 	Provider string `json:"provider"`
 	Class    Class  `json:"class"`
+	// Pod is whose volume it is, in the class's namespace.
+	Pod Pod `json:"pod,omitzero"`
 	// BootID and Device are those of the mount (volume.BootID, volume.Status).
 	BootID string `json:"bootID,omitempty"`
 	Device uint64 `json:"device,omitempty"`
@@ -67,6 +69,14 @@ type Record struct {
 	Mark string `json:"mark,omitempty"`
 	// SelfWritten says that the provider wrote the content itself, so that there is no generation to see.
 	SelfWritten bool `json:"selfWritten,omitempty"`
+	// Secrets says that the class asked for Kubernetes Secrets at the last success.
+	Secrets bool `json:"secrets,omitempty"`
+}
+
+// A Pod names a pod.
+type Pod struct {
+	Name string `json:"name"`
+	UID  string `json:"uid"`
 }
 
 // A Class names a SecretProviderClass.
