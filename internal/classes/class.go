@@ -14,6 +14,7 @@ import (
 
 	v1 "keymount/api/v1"
 	"keymount/internal/provider"
+	"keymount/internal/publish"
 )
 
 // The annotations of a class that Keymount reads.
@@ -40,7 +41,8 @@ type Class struct {
 	Generation           int64
 	Provider             string
 	Parameters           map[string]string
-	SecretObjects        []*v1.SecretObject
+	// Secrets are spec.secretObjects.
+	Secrets []publish.SecretObject
 	// LockParameters says that pods may not override the parameters.
 	LockParameters bool
 	// RotationPollInterval is the interval that the class asks for, 0 if it asks for none.
@@ -82,17 +84,12 @@ func (c *Class) size() int {
 		}
 	}
 	count(c.Parameters)
-	for _, o := range c.SecretObjects {
-		if o == nil {
-			continue
-		}
-		size += perValue + len(o.SecretName) + len(o.Type)
+	for _, o := range c.Secrets {
+		size += perValue + len(o.Name) + len(o.Type)
 		count(o.Labels)
 		count(o.Annotations)
 		for _, d := range o.Data {
-			if d != nil {
-				size += perValue + len(d.ObjectName) + len(d.Key)
-			}
+			size += perValue + len(d.File) + len(d.Key)
 		}
 	}
 	return size
@@ -109,10 +106,29 @@ func parse(u *unstructured.Unstructured) (*Class, error) {
 	}
 	c := &Class{
 		Namespace: u.GetNamespace(), Name: u.GetName(), UID: string(u.GetUID()), Generation: u.GetGeneration(),
-		Provider: string(object.Spec.Provider), Parameters: object.Spec.Parameters, SecretObjects: object.Spec.SecretObjects,
+		Provider: string(object.Spec.Provider), Parameters: object.Spec.Parameters,
+	}
+	for _, o := range object.Spec.SecretObjects {
+		c.Secrets = append(c.Secrets, secretObject(o))
 	}
 	c.annotate(u.GetAnnotations())
 	return c, nil
+}
+
+// secretObject is what an author wrote; one that is null asks for nothing, and is refused where it is used.
+func secretObject(o *v1.SecretObject) (out publish.SecretObject) {
+	if o == nil {
+		return out
+	}
+	// Blanks around names are cut off, as upstream does.
+	out = publish.SecretObject{Name: strings.TrimSpace(o.SecretName), Type: strings.TrimSpace(o.Type), Labels: o.Labels, Annotations: o.Annotations}
+	for _, d := range o.Data {
+		if d == nil {
+			d = &v1.SecretObjectData{}
+		}
+		out.Data = append(out.Data, publish.SecretKey{Key: strings.TrimSpace(d.Key), File: strings.TrimSpace(d.ObjectName)})
+	}
+	return out
 }
 
 func (c *Class) annotate(annotations map[string]string) {

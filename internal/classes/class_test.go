@@ -1,6 +1,7 @@
 package classes_test
 
 import (
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
@@ -8,6 +9,7 @@ import (
 
 	"keymount/internal/classes"
 	"keymount/internal/provider"
+	"keymount/internal/publish"
 )
 
 func annotate(name, value string) func(map[string]any) {
@@ -128,11 +130,13 @@ func TestSpecsOfTheWrongForm(t *testing.T) {
 func TestSecretObjects(t *testing.T) {
 	r := newRig(t)
 	r.put("ns", "c", func(o map[string]any) {
-		o["spec"].(map[string]any)["secretObjects"] = []any{map[string]any{"secretName": "s", "type": "Opaque",
-			"data": []any{map[string]any{"objectName": "f", "key": "k"}}}}
+		o["spec"].(map[string]any)["secretObjects"] = []any{map[string]any{"secretName": " s\n", "type": "Opaque", "labels": map[string]any{"l": "1"},
+			"annotations": map[string]any{"a": "2"}, "data": []any{map[string]any{"objectName": " f ", "key": "k "}, nil}}, nil}
 	})
-	got := r.get("c").SecretObjects
-	if len(got) != 1 || got[0].SecretName != "s" || got[0].Type != "Opaque" || len(got[0].Data) != 1 || got[0].Data[0].Key != "k" {
-		t.Errorf("got %+v", got)
+	got := r.get("c").Secrets
+	want := []publish.SecretObject{{Name: "s", Type: "Opaque", Labels: map[string]string{"l": "1"}, Annotations: map[string]string{"a": "2"},
+		Data: []publish.SecretKey{{File: "f", Key: "k"}, {}}}, {}}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
 	}
 }

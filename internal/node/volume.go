@@ -40,7 +40,8 @@ func (s *Server) volume(m *mount) publish.Volume {
 		},
 		Prepare: func(ctx context.Context, v *publish.Volume) error { return s.prepare(ctx, m, class, v) },
 		Holds: func() {
-			if s.cfg.Rotation.Interval > 0 {
+			// Without rotation nobody asks for the class again, unless it asks for Secrets that are to be kept in being.
+			if s.cfg.Rotation.Interval > 0 || class != nil && len(class.Secrets) > 0 {
 				s.cfg.Classes.Use(m.volumeID, m.pod.Namespace, m.class)
 			}
 		},
@@ -57,6 +58,7 @@ func (s *Server) resolve(ctx context.Context, v *publish.Volume) (*classes.Class
 		return nil, err
 	}
 	v.Provider, v.Warnings = class.Provider, slices.Concat(class.Warnings, s.warnings(class))
+	v.ClassUID, v.ClassGeneration, v.Secrets = class.UID, class.Generation, class.Secrets
 	v.Due = s.due(class)
 	return class, nil
 }
@@ -66,10 +68,6 @@ func (s *Server) warnings(class *classes.Class) (all []string) {
 	if asked := class.RotationPollInterval; asked > 0 && asked < s.cfg.Rotation.MinInterval {
 		all = append(all, fmt.Sprintf("SecretProviderClass %s/%s asks to be refreshed every %v; the driver's shortest interval is %v",
 			class.Namespace, class.Name, asked, s.cfg.Rotation.MinInterval))
-	}
-	if n := len(class.SecretObjects); n > 0 {
-		all = append(all, fmt.Sprintf("SecretProviderClass %s/%s names %d Kubernetes Secrets in secretObjects; this version mounts files and makes no Secret, "+
-			"so containers that need one do not start", class.Namespace, class.Name, n))
 	}
 	return all
 }

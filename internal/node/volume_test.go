@@ -10,7 +10,6 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
 
-	v1 "keymount/api/v1"
 	"keymount/internal/node"
 	"keymount/internal/provider"
 	"keymount/internal/publish"
@@ -168,17 +167,27 @@ func TestRotation(t *testing.T) {
 	}
 }
 
-// Secrets that a class names and nobody makes are told of: a container that waits for one does not say why.
-func TestSecretObjectsAreToldOf(t *testing.T) {
+// What the class asks of Secrets goes with the volume, and its warnings stay its own.
+func TestSecretsGoWithTheVolume(t *testing.T) {
 	w := newWorld(t)
-	if v := w.last(nil); len(v.Warnings) > 0 {
-		t.Errorf("warnings %q", v.Warnings)
+	w.class.Secrets, w.class.Warnings = []publish.SecretObject{{Name: "tls"}}, []string{"odd"}
+	w.class.UID, w.class.Generation = "u", 7
+	v := w.last(nil)
+	if len(v.Secrets) != 1 || v.Secrets[0].Name != "tls" || v.ClassUID != "u" || v.ClassGeneration != 7 || len(v.Warnings) != 1 {
+		t.Errorf("got %+v", v)
 	}
-	w.class.SecretObjects, w.class.Warnings = []*v1.SecretObject{{SecretName: "tls"}}, []string{"odd"}
-	if v := w.last(nil); len(v.Warnings) != 2 || v.Warnings[0] != "odd" || !strings.Contains(v.Warnings[1], "makes no Secret") {
-		t.Errorf("warnings %q", v.Warnings)
+}
+
+// Without rotation a class is watched only where Secrets are to be kept in being.
+func TestClassesOfSecretsAreWatchedWithoutRotation(t *testing.T) {
+	w := newWorld(t, func(c *node.Config) { c.Rotation = node.Rotation{} })
+	w.last(nil)
+	if len(w.used) > 0 {
+		t.Errorf("watched without need: %v", w.used)
 	}
-	if len(w.class.Warnings) != 1 {
-		t.Error("the class's own warnings, which others share, were changed")
+	w.class.Secrets = []publish.SecretObject{{Name: "tls"}}
+	w.last(nil)
+	if len(w.used) != 1 {
+		t.Errorf("watched: %v", w.used)
 	}
 }

@@ -1,0 +1,98 @@
+package secretsync
+
+import (
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"strings"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+
+	"keymount/internal/apierror"
+	"keymount/internal/provider"
+)
+
+// minEcho is the length, in bytes, from which a content is looked for in what the API server says: shorter ones occur in any text by chance.
+const minEcho = 4
+
+// A refused error is the API server's answer to a write that held contents, or that of one of its admission plugins.
+type refused struct {
+	error
+	want *desired
+}
+
+func (e *refused) Unwrap() error { return e.error }
+
+// Error returns the answer, or as much of it as tells nothing of the contents. What the API server finds wrong with data it quotes in part.
+func (e *refused) Error() string {
+	var status apierrors.APIStatus
+	if errors.As(e.error, &status) && status.Status().Details != nil {
+		var fields []string
+		for _, cause := range status.Status().Details.Causes {
+			if cause.Field == "data" || strings.HasPrefix(cause.Field, "data[") {
+				fields = append(fields, quoted(cause.Field))
+			}
+		}
+		if len(fields) > 0 {
+			return fmt.Sprintf("the API server refuses %s as no content of a Secret of type %s", strings.Join(fields, ", "), quoted(e.want.kind))
+		}
+	}
+	text := e.error.Error()
+	for _, content := range e.want.data {
+		for _, form := range []string{strings.TrimSpace(string(content)), base64.StdEncoding.EncodeToString(content)} {
+			if len(form) >= minEcho && strings.Contains(text, form) {
+				return "the API server refuses the Secret, in words that repeat what is in it"
+			}
+		}
+	}
+	return text
+}
+
+// failure says what could not be done, and what to do about it.
+func (s *Syncer) failure(class classState, name string, err error) *provider.Error {
+	e := &provider.Error{Kind: kindOf(err), Object: "Secret " + quoted(name), Cause: err, RetryAfter: apierror.RetryAfter(err)}
+	where := fmt.Sprintf("%s/%s", class.Namespace, quoted(name))
+	var bad *badObject
+	var taken *conflict
+	switch {
+	case errors.As(err, &bad):
+		e.Message = fmt.Sprintf("failed to get data in spc %s for secret %s, err: %s", class, quoted(name), bad.message)
+		e.Remedy = bad.remedy
+	case errors.As(err, &taken):
+		e.Message = fmt.Sprintf("syncing Secret %s: %s", where, taken.message)
+		e.Remedy = taken.remedy
+	default:
+		e.Message = fmt.Sprintf("syncing Secret %s: %s", where, provider.OneLine(err.Error(), maxText))
+		e.Remedy = remedies[e.Kind]
+	}
+	return e
+}
+
+// remedies are for what the API server answers, or does not.
+var remedies = map[provider.Kind]string{
+	provider.Denied: "the driver's service account needs get on pods and create, get and patch on secrets, which the chart's value syncSecret.enabled grants, " +
+		"and delete on secrets where the admission plugin OwnerReferencesPermissionEnforcement is on; it is tried again",
+	provider.Unavailable: "it is tried again",
+	provider.Throttled:   "it is tried again",
+}
+
+// kindOf says what an error of a try means.
+func kindOf(err error) provider.Kind {
+	var bad *badObject
+	var taken *conflict
+	var given *provider.Error
+	switch {
+	case errors.As(err, &bad), errors.As(err, &taken),
+		apierrors.IsInvalid(err), apierrors.IsBadRequest(err), apierrors.IsRequestEntityTooLargeError(err):
+		return provider.Invalid // what was to be written is what is wrong
+	case errors.As(err, &given):
+		return given.Kind
+	}
+	return apierror.Kind(err)
+}
+
+// lasting says whether nothing but another class or another content of the volume can mend it, so that it is not tried again before.
+func lasting(err error) bool {
+	var bad *badObject
+	return errors.As(err, &bad)
+}

@@ -1,0 +1,86 @@
+package secretsync
+
+import (
+	"context"
+	"errors"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/apimachinery/pkg/api/validation"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"keymount/internal/provider"
+)
+
+// maxOwners bounds how many owners are taken over from one pod, which as a rule has one.
+const maxOwners = 16
+
+// errGone says that there is no such pod any more, so that nobody needs its Secrets.
+var errGone = errors.New("the pod is gone")
+
+// An owner is what keeps a Secret in being: it is collected when the last one goes.
+type owner = metav1.OwnerReference
+
+// ownersOf returns those of the member's pod, and those of the other members that are known. The pod is asked once: what owns it does not
+// change as a rule, and what is added later is found after a restart.
+func (s *Syncer) ownersOf(ctx context.Context, m *member) ([]owner, error) {
+	s.mu.Lock()
+	own := m.owners
+	s.mu.Unlock()
+	if own == nil {
+		var err error
+		if own, err = s.askOwners(ctx, m.volume.Request.Pod); err != nil {
+			return nil, err
+		}
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.owners = own
+	all := append([]owner(nil), own...)
+	for other := range m.group.members {
+		all = append(all, missing(all, other.owners)...)
+	}
+	return all, nil
+}
+
+func (s *Syncer) askOwners(ctx context.Context, pod provider.Pod) ([]owner, error) {
+	if len(validation.ValidateNamespaceName(pod.Namespace, false)) > 0 || len(validation.NameIsDNSSubdomain(pod.Name, false)) > 0 || pod.UID == "" {
+		return nil, &badObject{message: "the volume's pod is not known", remedy: "the CSIDriver object needs podInfoOnMount: true"}
+	}
+	object, err := s.metadata.Resource(podsResource).Namespace(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
+	switch {
+	case apierrors.IsNotFound(err), err == nil && string(object.UID) != pod.UID:
+		return nil, errGone
+	case err != nil:
+		return nil, err
+	}
+	owners := []owner{}
+	for _, o := range object.OwnerReferences {
+		if len(owners) < maxOwners {
+			// Who controls the pod does not control its Secrets, and is not kept from going by them.
+			owners = append(owners, owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: o.UID})
+		}
+	}
+	if len(owners) == 0 {
+		owners = append(owners, owner{APIVersion: "v1", Kind: "Pod", Name: pod.Name, UID: object.UID})
+	}
+	return owners, nil
+}
+
+// missing returns those of the wanted owners that are not among those there are. One of the same name and another uid is another owner.
+func missing(have, wanted []owner) (out []owner) {
+	for _, w := range wanted {
+		if !has(have, w) && !has(out, w) {
+			out = append(out, w)
+		}
+	}
+	return out
+}
+
+func has(list []owner, o owner) bool {
+	for _, other := range list {
+		if other.UID == o.UID {
+			return true
+		}
+	}
+	return false
+}

@@ -1,0 +1,181 @@
+package secretsync
+
+import (
+	"cmp"
+	"context"
+	"slices"
+	"time"
+
+	"keymount/internal/provider"
+	"keymount/internal/publish"
+)
+
+// Run looks after the Secrets of all volumes, and repeats what failed, until ctx is done. It returns nil.
+func (s *Syncer) Run(ctx context.Context) error {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-s.due:
+		case <-timer.C:
+		}
+		work, wait := s.next()
+		for ; work != nil && ctx.Err() == nil; work, wait = s.next() {
+			work(ctx)
+		}
+		timer.Reset(wait)
+	}
+}
+
+// next returns something that is due, or how long there is nothing.
+func (s *Syncer) next() (work func(context.Context), wait time.Duration) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	now, wait := s.cfg.Now(), time.Hour
+	for _, g := range s.groups {
+		if !g.due.After(now) {
+			g.due = now.Add(around(s.cfg.EnsureEvery))
+			return func(ctx context.Context) { s.ensure(ctx, g) }, 0
+		}
+		wait = min(wait, g.due.Sub(now))
+		for _, sec := range g.secrets {
+			switch at := sec.retry.at; {
+			case at.IsZero():
+			case at.After(now):
+				wait = min(wait, at.Sub(now))
+			default:
+				sec.retry.at = time.Time{}
+				return func(ctx context.Context) { s.again(ctx, g, sec) }, 0
+			}
+		}
+	}
+	return nil, wait
+}
+
+// ensure sees to it that the Secrets of a group are there and have its owners. A class that is gone asks for nothing.
+func (s *Syncer) ensure(ctx context.Context, g *group) {
+	class, err := s.cfg.Classes.Get(ctx, g.class.Namespace, g.class.Name)
+	if err != nil {
+		return // those who mount it are told; it is looked at again
+	}
+	objects := unique(class.Secrets)
+	s.prune(g, objects)
+	newest := s.newest(g, func(m *member) bool {
+		within, cancel := context.WithTimeout(ctx, within)
+		defer cancel()
+		_, err := s.ownersOf(within, m)
+		return err == nil
+	})
+	if newest == nil {
+		return
+	}
+	for _, o := range objects {
+		if o.problem == nil && ctx.Err() == nil {
+			s.take(ctx, &job{member: newest, object: o, class: stateOf(class.UID, class.Generation, g.class), read: s.filesAt(newest.volume.Target)})
+		}
+	}
+}
+
+// again repeats a try that failed.
+func (s *Syncer) again(ctx context.Context, g *group, sec *secret) {
+	class, err := s.cfg.Classes.Get(ctx, g.class.Namespace, g.class.Name)
+	if kind := provider.KindOf(err); err != nil && kind != provider.NotFound && kind != provider.Invalid {
+		s.mu.Lock()
+		s.postpone(sec, false)
+		s.mu.Unlock()
+		return
+	}
+	var objects []object
+	if err == nil {
+		objects = unique(class.Secrets)
+	}
+	i := slices.IndexFunc(objects, func(o object) bool { return o.Name == sec.name })
+	if i < 0 {
+		s.drop(ctx, g, sec.name)
+		return
+	}
+	m := s.newest(g, func(m *member) bool { return s.waits(m, sec.name) })
+	s.mu.Lock()
+	overwrite := sec.retry.overwrite
+	if m == nil { // who needed it is gone
+		sec.retry = retry{}
+	}
+	s.mu.Unlock()
+	if m != nil {
+		s.take(ctx, &job{member: m, object: objects[i], class: stateOf(class.UID, class.Generation, g.class), read: s.filesAt(m.volume.Target), overwrite: overwrite})
+	}
+}
+
+// take gives a job its time.
+func (s *Syncer) take(ctx context.Context, j *job) {
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	s.sync(ctx, j)
+}
+
+// waits says whether a member's last try failed in a way that another may mend.
+func (s *Syncer) waits(m *member, name string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	lasting, failing := m.failing[name]
+	return failing && !lasting
+}
+
+// drop gives up a Secret that nobody asks for any more.
+func (s *Syncer) drop(ctx context.Context, g *group, name string) {
+	s.mu.Lock()
+	delete(g.secrets, name)
+	var told []*member
+	for m := range g.members {
+		if _, failing := m.failing[name]; failing {
+			delete(m.failing, name)
+			told = append(told, m)
+		}
+	}
+	s.mu.Unlock()
+	for _, m := range told {
+		s.cfg.Observer.ObserveSecret(ctx, publish.SecretOutcome{Volume: m.volume, Secret: quoted(name)})
+	}
+}
+
+// prune forgets Secrets that the class does not name any more. One that failed is dropped when it is tried again.
+func (s *Syncer) prune(g *group, objects []object) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, sec := range g.secrets {
+		named := slices.ContainsFunc(objects, func(o object) bool { return o.Name == name })
+		if !named && sec.retry == (retry{}) {
+			delete(g.secrets, name)
+			for m := range g.members {
+				delete(m.synced, name)
+			}
+		}
+	}
+}
+
+// newest returns the volume whose content was read last, of those that will do. All are asked, from the newest on.
+func (s *Syncer) newest(g *group, will func(*member) bool) (found *member) {
+	s.mu.Lock()
+	members := make([]*member, 0, len(g.members))
+	asOf := map[*member]time.Time{}
+	for m := range g.members {
+		members = append(members, m)
+		asOf[m] = m.asOf
+	}
+	s.mu.Unlock()
+	slices.SortFunc(members, func(a, b *member) int {
+		return cmp.Or(asOf[b].Compare(asOf[a]), cmp.Compare(a.volume.ID, b.volume.ID))
+	})
+	for _, m := range members {
+		if will(m) && found == nil {
+			found = m
+		}
+	}
+	return found
+}
+
+func stateOf(uid string, generation int64, class publish.Class) classState {
+	return classState{Class: class, uid: uid, generation: generation}
+}

@@ -1,0 +1,213 @@
+package secretsync
+
+import (
+	"context"
+	"errors"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"keymount/internal/provider"
+	"keymount/internal/publish"
+)
+
+// SyncSecrets implements publish.SecretSyncer.
+func (s *Syncer) SyncSecrets(ctx context.Context, v *publish.Volume, b *provider.Bundle, asOf time.Time) {
+	if len(v.Secrets) == 0 {
+		s.part(ctx, v.ID)
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	m := s.join(v, asOf, around(s.cfg.EnsureEvery))
+	if m == nil {
+		m = s.stranger(v, asOf)
+	}
+	class := classState{Class: v.Class, uid: v.ClassUID, generation: v.ClassGeneration}
+	read := filesOf(b)
+	if b.SelfWritten {
+		read = s.filesAt(v.Target)
+	}
+	objects := unique(v.Secrets)
+	s.excuse(ctx, m, objects)
+	var group errgroup.Group
+	group.SetLimit(atOnce)
+	for _, o := range objects {
+		group.Go(func() error {
+			s.sync(ctx, &job{member: m, class: class, object: o, read: read, overwrite: true})
+			return nil
+		})
+	}
+	_ = group.Wait() // nobody returns an error
+}
+
+// stranger stands for a volume of which nothing is remembered.
+func (s *Syncer) stranger(v *publish.Volume, asOf time.Time) *member {
+	g := &group{class: v.Class, members: map[*member]bool{}, secrets: map[string]*secret{}}
+	return &member{volume: standIn(v), group: g, asOf: asOf, synced: map[string]digest{}, failing: map[string]bool{}}
+}
+
+// filesOf reads from what was fetched.
+func filesOf(b *provider.Bundle) files {
+	all := make(map[string]provider.Contents, len(b.Files))
+	for _, f := range b.Files {
+		all[f.Path] = f.Contents
+	}
+	return func([]string) (map[string]provider.Contents, error) { return all, nil }
+}
+
+// filesAt reads what the volume at target holds.
+func (s *Syncer) filesAt(target string) files {
+	return func(paths []string) (map[string]provider.Contents, error) {
+		return s.cfg.Content.Read(target, paths, maxData)
+	}
+}
+
+// An object is one entry of a class, and what is wrong with it because of those before it.
+type object struct {
+	publish.SecretObject
+	problem error
+}
+
+// unique marks entries that name a Secret which one before names too, and leaves out what is beyond the bound.
+func unique(all []publish.SecretObject) []object {
+	seen, out := map[string]bool{}, make([]object, 0, min(len(all), maxSecrets+1))
+	for _, o := range all {
+		one := object{SecretObject: o}
+		switch {
+		case len(out) == maxSecrets:
+			one.problem = invalid("split the class", "the class names more than %d Secrets", maxSecrets)
+			return append(out, one)
+		case seen[o.Name]:
+			continue // told below, once
+		}
+		seen[o.Name] = true
+		out = append(out, one)
+	}
+	twice := map[string]int{}
+	for _, o := range all {
+		twice[o.Name]++
+	}
+	for i := range out {
+		if n := twice[out[i].Name]; n > 1 {
+			out[i].problem = invalid("list all of its keys in one entry", "the class names the Secret %d times", n)
+		}
+	}
+	return out
+}
+
+// A job is one Secret of one volume that is to be synced.
+type job struct {
+	member    *member
+	class     classState
+	object    object
+	read      files
+	overwrite bool
+}
+
+// sync does what is to be done, and tells what came of it.
+func (s *Syncer) sync(ctx context.Context, j *job) {
+	began := s.cfg.Now()
+	r := s.attempt(ctx, j)
+	switch {
+	case r.known, errors.Is(r.err, errGone):
+	case r.err == nil:
+		s.succeed(ctx, j, &r, s.cfg.Now().Sub(began))
+	default:
+		s.fail(ctx, j, &r, s.cfg.Now().Sub(began))
+	}
+}
+
+// A result is what came of an attempt.
+type result struct {
+	// digest is of what the Secret was to hold; zero where nothing is overwritten.
+	digest digest
+	// known says that there was nothing to do, which nobody had to be asked for.
+	known bool
+	task  *task // nil if the Secret was not looked at
+	err   error
+}
+
+func (s *Syncer) attempt(ctx context.Context, j *job) (r result) {
+	if r.err = j.object.problem; r.err != nil {
+		return r
+	}
+	want := func() (*desired, error) { return build(&j.object.SecretObject, j.read) }
+	if j.overwrite {
+		var w *desired
+		if w, r.err = want(); r.err != nil {
+			return r
+		}
+		r.digest = s.digest(w)
+		want = func() (*desired, error) { return w, nil }
+	}
+	sec, known := s.lookUp(j, r.digest)
+	if r.known = known; known {
+		return r
+	}
+	var owners []owner
+	if owners, r.err = s.ownersOf(ctx, j.member); r.err != nil {
+		return r
+	}
+	select {
+	case sec.turn <- struct{}{}:
+		defer func() { <-sec.turn }()
+	case <-ctx.Done():
+		r.err = ctx.Err()
+		return r
+	}
+	if s.shown(sec, r.digest, owners) {
+		return r
+	}
+	r.task = &task{Syncer: s, class: j.class, name: j.object.Name, asOf: j.asOf(s), owners: owners, want: want, overwrite: j.overwrite}
+	r.err = r.task.run(ctx)
+	s.note(sec, &r)
+	return r
+}
+
+func (j *job) asOf(s *Syncer) time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return j.member.asOf
+}
+
+// lookUp returns what is known of the job's Secret, and whether it holds what it is to hold.
+func (s *Syncer) lookUp(j *job, d digest) (sec *secret, known bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	sec = j.member.group.secretOf(j.object.Name)
+	_, failing := j.member.failing[j.object.Name]
+	return sec, j.overwrite && !failing && !sec.doubted && j.member.synced[j.object.Name] == d
+}
+
+// shown says whether the Secret was seen to be as it should be a moment ago, for another volume.
+func (s *Syncer) shown(sec *secret, d digest, owners []owner) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if sec.doubted || d == (digest{}) || sec.seen.digest != d || s.cfg.Now().Sub(sec.seen.at) > fresh {
+		return false
+	}
+	for _, o := range owners {
+		if !sec.seen.owners[string(o.UID)] {
+			return false
+		}
+	}
+	return true
+}
+
+// note keeps what was seen of a Secret.
+func (s *Syncer) note(sec *secret, r *result) {
+	if r.err != nil {
+		return
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	before := sec.seen
+	sec.seen = r.task.seen
+	switch {
+	case r.task.overwrite:
+		sec.doubted = false
+	case before.resourceVersion != "" && r.task.found.resourceVersion != before.resourceVersion && r.task.found.note == before.note:
+		sec.doubted = true // another node's write would have changed the note, and was newer
+	}
+}
