@@ -37,8 +37,14 @@ type SecretProviderClassObject struct {
 	Version string `json:"version,omitempty"`
 }
 
-// UpToDate is the type of the condition that says whether the last refresh of the volume succeeded.
-const UpToDate = "UpToDate"
+// The types of conditions. One that is absent says that nothing is wrong.
+const (
+	// UpToDate says whether the last refresh of the volume succeeded.
+	UpToDate = "UpToDate"
+	// SecretsSynced says whether the Kubernetes Secrets that the class asks for could be made of what the volume holds. A volume whose
+	// Secrets never failed does not have it.
+	SecretsSynced = "SecretsSynced"
+)
 
 // SecretProviderClassPodStatusCondition has the JSON of a metav1.Condition, without its rules: upstream's definition of this
 // object has none, and whatever is in a cluster must stay valid, whoever wrote it. A cluster with upstream's definition

@@ -161,6 +161,7 @@ func (a *attempt) reread(ctx context.Context) error {
 
 // learn takes in the answer to a write, which shows whether the cluster keeps conditions.
 func (a *attempt) learn(answer *unstructured.Unstructured) {
+	sent := a.known.conditions.with(a.want.conditions)
 	a.known = a.rec.read(answer, a.cfg.NodeID)
 	// What an admission plugin of the cluster changed is not changed back: that would never end.
 	a.known.repair = nil
@@ -168,9 +169,15 @@ func (a *attempt) learn(answer *unstructured.Unstructured) {
 		a.known.objects = a.want.objects.sum
 	}
 	a.written = true
-	a.noteDropped(a.known.condition.status == "")
-	if a.known.condition.status != "" {
-		a.known.condition.status, a.known.condition.reason = a.want.condition.status, a.want.condition.reason
+	if sent == (conditions{}) {
+		return
+	}
+	dropped := a.known.conditions == conditions{}
+	a.noteDropped(dropped)
+	for i, c := range sent {
+		if !dropped && c.status != "" {
+			a.known.conditions[i].status, a.known.conditions[i].reason = c.status, c.reason
+		}
 	}
 }
 
@@ -194,6 +201,6 @@ func (r *Recorder) noteDropped(dropped bool) {
 	r.mu.Unlock()
 	if news {
 		r.cfg.Log.Warn("the cluster's definition of SecretProviderClassPodStatus has no status.conditions, so objects do not "+
-			"show which volumes could not be refreshed; Keymount's definitions have it", "group", v1.Group)
+			"show which volumes could not be refreshed, nor whose Kubernetes Secrets could not be made; Keymount's definitions have it", "group", v1.Group)
 	}
 }

@@ -5,7 +5,6 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
-	"encoding/json"
 	"fmt"
 	"slices"
 	"strings"
@@ -21,9 +20,6 @@ const (
 	nodeLabel = "internal.secrets-store.csi.k8s.io/node-name"
 	maxName   = 253 // of an object
 	keptName  = 236 // of the plain name, before '-' and 16 digits
-	// maxConditions bounds what is kept of others' conditions, in bytes, for as long as the volume is there: whoever may write
-	// the object could have 1.5 MiB kept for each. With more, the next write leaves ours alone.
-	maxConditions = 16 << 10
 )
 
 // A sum stands for a list of objects.
@@ -168,7 +164,7 @@ func (rec *record) object(name, node string, w want, now string) *unstructured.U
 	if len(w.objects.list) > 0 {
 		status["objects"] = w.objects.list
 	}
-	status["conditions"] = []any{w.condition.entry(condition{}, now)}
+	status["conditions"] = conditions{}.entries(w.conditions, now)
 	return &unstructured.Unstructured{Object: map[string]any{
 		"apiVersion": v1.GroupVersion().String(),
 		"kind":       "SecretProviderClassPodStatus",
@@ -187,20 +183,8 @@ func (rec *record) read(object *unstructured.Unstructured, node string) known {
 	status, _ := object.Object["status"].(map[string]any)
 	list, _ := status["objects"].([]any)
 	k.objects = sumOf(list)
-	conditions, _ := status["conditions"].([]any)
-	for _, item := range conditions {
-		fields, _ := item.(map[string]any)
-		if fields["type"] != v1.UpToDate {
-			k.conditions = append(k.conditions, item)
-			continue
-		}
-		k.condition.status, _ = fields["status"].(string)
-		k.condition.reason, _ = fields["reason"].(string)
-		k.condition.since, _ = fields["lastTransitionTime"].(string)
-	}
-	if text, err := json.Marshal(k.conditions); err != nil || len(text) > maxConditions {
-		k.conditions = nil
-	}
+	items, _ := status["conditions"].([]any)
+	k.conditions, k.others = readConditions(items)
 	k.repair = rec.repair(object, status, node)
 	return k
 }
@@ -253,15 +237,6 @@ func (k *known) patch(rec *record, w want, now string) map[string]any {
 			status["objects"] = nil
 		}
 	}
-	status["conditions"] = append(slices.Clone(k.conditions), w.condition.entry(k.condition, now))
+	status["conditions"] = append(slices.Clone(k.others), k.conditions.entries(w.conditions, now)...)
 	return map[string]any{"metadata": metadata, "status": status}
-}
-
-// entry returns the condition as the object lists it; its time changes with its status only.
-func (c condition) entry(before condition, now string) map[string]any {
-	since := now
-	if before.status == c.status && before.since != "" {
-		since = before.since
-	}
-	return map[string]any{"type": v1.UpToDate, "status": c.status, "reason": c.reason, "message": c.message, "lastTransitionTime": since}
 }

@@ -1,8 +1,8 @@
 // Package podstatus tells the cluster what each volume of this node holds: one SecretProviderClassPodStatus per volume, by
-// upstream's name wherever that is free, written only when something changed, with a condition that says whether the last
-// refresh succeeded.
+// upstream's name wherever that is free, written only when something changed, with conditions that say whether the last
+// refresh succeeded, and whether the Kubernetes Secrets that the class asks for could be made of it.
 //
-// It implements publish.StatusRecorder, and publish.Observer to learn which volumes are gone. It owns the names of the
+// It implements publish.StatusRecorder, publish.SecretObserver, and publish.Observer to learn which volumes are gone. It owns the names of the
 // objects, their content and the retries; it imports publish, the provider contract, the API types and client-go's dynamic
 // client, and never reads a pod. Every method may be called from any number of goroutines.
 package podstatus
@@ -60,6 +60,8 @@ type Recorder struct {
 	volumes map[string]*record // by volume id
 	// dropsConditions says that the cluster's definition of the object has none.
 	dropsConditions bool
+	// refused says that the log has it that objects cannot be written which Run was the first to write.
+	refused bool
 }
 
 // New returns a Recorder. It sends nothing.
@@ -101,8 +103,9 @@ func (r *Recorder) RecordStatus(ctx context.Context, v *publish.Volume, res *pub
 	rec := r.record(v)
 	r.mu.Lock()
 	rec.first = rec.first || res.First
-	rec.want = want{objects: objects, condition: condition{status: "True", reason: "Refreshed",
-		message: "the volume holds what the provider last gave"}}
+	rec.want.objects = objects
+	rec.want.conditions[refreshed] = condition{status: "True", reason: "Refreshed", message: "the volume holds what the provider last gave"}
+	rec.dropSecrets(v)
 	rec.changes++
 	r.mu.Unlock()
 	return r.write(ctx, rec)
@@ -119,7 +122,7 @@ func (r *Recorder) RecordFailure(ctx context.Context, v *publish.Volume, cause e
 	}
 	rec := r.record(v)
 	r.mu.Lock()
-	rec.want.condition = condition{status: "False", reason: reasonOf(provider.KindOf(cause)), message: provider.OneLine(cause.Error(), maxMessage)}
+	rec.want.conditions[refreshed] = condition{status: "False", reason: reasonOf(provider.KindOf(cause)), message: provider.OneLine(cause.Error(), maxMessage)}
 	rec.changes++
 	r.mu.Unlock()
 	return r.write(ctx, rec)

@@ -17,6 +17,11 @@ type record struct {
 	pod               provider.Pod
 	turn              chan struct{} // held by the one who writes
 
+	// published says that this process has heard of the volume itself; before that, of its Secrets only, and when it last did.
+	published bool
+	heard     time.Time
+	failing   map[string]secretFailure // by the name of the Secret
+
 	// first says that this process saw the volume being made, so that a free name is likely and an object by it is old.
 	first bool
 	// written says that this process has written the object.
@@ -31,14 +36,8 @@ type record struct {
 
 // A want is what the object is to say.
 type want struct {
-	objects   *objects // nil: what it says already
-	condition condition
-}
-
-// A condition is what the object says about refreshes; the zero value is none.
-type condition struct {
-	status, reason, message string
-	since                   string
+	objects    *objects   // nil: what it says already
+	conditions conditions // the zero value of each: what it says already
 }
 
 // A known is the object as the API server last showed it.
@@ -46,25 +45,23 @@ type known struct {
 	name            string // "" where none is known
 	resourceVersion string
 	objects         sum
-	condition       condition
-	conditions      []any // of other types
+	conditions      conditions
+	others          []any // conditions of other types
 	// repair is what of the object's metadata and status does not name this volume, as a patch.
 	repair map[string]any
 	// succeeded says that a later pod of the same name has the object.
 	succeeded bool
 }
 
-// says reports whether the object says what is wanted. A condition that is absent says that all is well.
+// says reports whether the object says what is wanted.
 func (k *known) says(w want, written, dropsConditions bool) bool {
 	switch {
 	case k.succeeded:
 		return true
 	case k.name == "" || k.repair != nil || !k.holds(w.objects, written):
 		return false
-	case k.condition.status == w.condition.status:
-		return k.condition.reason == w.condition.reason || w.condition.status == "True"
 	}
-	return dropsConditions || k.condition.status == "" && w.condition.status == "True"
+	return k.conditions.say(w.conditions, dropsConditions)
 }
 
 // holds reports whether the object lists these objects. Upstream's driver up to 1.5.6 cut white space off what it wrote.
@@ -95,13 +92,25 @@ func (r *Recorder) record(v *publish.Volume) *record {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	rec := r.volumes[v.ID]
-	if rec != nil && rec.pod == v.Request.Pod && rec.class == v.Class.Name && rec.target == v.Target {
-		return rec
+	if rec == nil || !rec.of(v) {
+		rec = r.begin(v)
 	}
-	if rec == nil && len(r.volumes) >= maxVolumes {
+	rec.published = true
+	return rec
+}
+
+// of says whether the record is of this volume, as far as whoever tells of it knows it.
+func (rec *record) of(v *publish.Volume) bool {
+	pod := v.Request.Pod
+	return rec.pod.Namespace == pod.Namespace && rec.pod.Name == pod.Name && rec.pod.UID == pod.UID && rec.class == v.Class.Name && rec.target == v.Target
+}
+
+// begin makes a record. r.mu is held.
+func (r *Recorder) begin(v *publish.Volume) *record {
+	if r.volumes[v.ID] == nil && len(r.volumes) >= maxVolumes {
 		r.dropOne()
 	}
-	rec = &record{id: v.ID, pod: v.Request.Pod, class: v.Class.Name, target: v.Target, turn: make(chan struct{}, 1)}
+	rec := &record{id: v.ID, pod: v.Request.Pod, class: v.Class.Name, target: v.Target, turn: make(chan struct{}, 1)}
 	r.volumes[v.ID] = rec
 	return rec
 }

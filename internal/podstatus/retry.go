@@ -2,11 +2,15 @@ package podstatus
 
 import (
 	"context"
+	"log/slog"
 	"math/rand/v2"
 	"time"
+
+	"keymount/internal/provider"
 )
 
-// Run repeats the writes that failed until they succeed, the volume is gone, or ctx is done. It returns nil.
+// Run writes what is to be told of Secrets, and repeats the writes that failed, until they succeed, the volume is gone, or ctx is
+// done. It returns nil.
 func (r *Recorder) Run(ctx context.Context) error {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -20,11 +24,24 @@ func (r *Recorder) Run(ctx context.Context) error {
 		rec, wait := r.next()
 		for ; rec != nil && ctx.Err() == nil; rec, wait = r.next() {
 			if err := r.write(ctx, rec); err != nil && ctx.Err() == nil {
-				r.cfg.Log.Debug("a status object still cannot be written", "volume", rec.id, "err", err)
+				r.tell(ctx, rec, err)
 			}
 		}
 		timer.Reset(wait)
 	}
+}
+
+// tell logs that Run could not write an object. As a rule somebody has been told already, whoever recorded the volume's state; where
+// it is news it is one line, however many volumes there are. An API server that is away is no news.
+func (r *Recorder) tell(ctx context.Context, rec *record, err error) {
+	level := slog.LevelDebug
+	kind := provider.KindOf(err)
+	r.mu.Lock()
+	if rec.failures == 1 && !r.refused && kind != provider.Unavailable && kind != provider.Throttled {
+		level, r.refused = slog.LevelWarn, true
+	}
+	r.mu.Unlock()
+	r.cfg.Log.Log(ctx, level, "a status object cannot be written", "volume", rec.id, "err", err)
 }
 
 // next returns a record whose write is due, or how long there is none.
@@ -32,8 +49,10 @@ func (r *Recorder) next() (*record, time.Duration) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	now, wait := time.Now(), time.Hour
-	for _, rec := range r.volumes {
+	for id, rec := range r.volumes {
 		switch {
+		case rec.forgotten(now):
+			delete(r.volumes, id)
 		case rec.retry.IsZero():
 		case !rec.retry.After(now):
 			return rec, 0
@@ -59,6 +78,11 @@ func (r *Recorder) postpone(rec *record) {
 	rec.failures++
 	wait += rand.N(wait/5 + 1) // so that the nodes of a cluster do not come back together
 	rec.retry = time.Now().Add(wait)
+	r.wake()
+}
+
+// wake has Run look anew at what is due.
+func (r *Recorder) wake() {
 	select {
 	case r.due <- struct{}{}:
 	default:
@@ -73,6 +97,7 @@ func (r *Recorder) succeed(rec *record, changes int) {
 	if current {
 		rec.failures, rec.retry = 0, time.Time{}
 		rec.want.objects = nil // the sum is enough to see whether they change
+		r.refused = r.refused && failures == 0
 	}
 	r.mu.Unlock()
 	if current && failures > 0 {
