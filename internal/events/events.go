@@ -1,7 +1,8 @@
-// Package events tells the owner of a pod, by Events on it, what its volumes could not do, and that their content changed.
+// Package events tells the owner of a pod, by Events on it, what its volumes and their Kubernetes Secrets could not do, and that their
+// content changed.
 //
-// It implements publish.Observer. It owns which outcomes are worth an Event, the reasons, and how rarely a failure that
-// lasts is repeated: not by its text, which has request ids and times in it, but by what failed. Observe never waits for the
+// It implements publish.Observer and publish.SecretObserver. It owns which outcomes are worth an Event, the reasons, and how rarely a failure that
+// lasts is repeated: not by its text, which has request ids and times in it, but by what failed. Nobody who tells waits for the
 // API server; Run sends. The package imports publish, the provider contract and client-go's dynamic client. Every method may
 // be called from any number of goroutines.
 package events
@@ -20,7 +21,7 @@ import (
 	"keymount/internal/publish"
 )
 
-// The reasons of Events. The two of rotation are those that upstream's driver had up to 1.5.6.
+// The reasons of Events. Those of rotation are those that upstream's driver had up to 1.5.6; FailedToCreateSecret it has still.
 const (
 	// FailedToMountSecrets: a volume that holds nothing yet could not be mounted.
 	FailedToMountSecrets = "FailedToMountSecrets"
@@ -30,6 +31,12 @@ const (
 	MountRotationFailed = "MountRotationFailed"
 	// MountUnfinished: a volume is up to date, and something that belongs to that failed, such as its status object.
 	MountUnfinished = "MountUnfinished"
+	// FailedToCreateSecret: a Kubernetes Secret that the class asks for could not be made.
+	FailedToCreateSecret = "FailedToCreateSecret"
+	// SecretRotationComplete: a refresh changed a Secret that was there.
+	SecretRotationComplete = "SecretRotationComplete"
+	// SecretRotationFailed: a Secret is there and holds what it held.
+	SecretRotationFailed = "SecretRotationFailed"
 )
 
 // Component is the source of the Events.

@@ -14,6 +14,8 @@ import (
 const (
 	// maxTold is how many different failures of one volume and reason are told within quiet.
 	maxTold = 3
+	// maxToldSecrets is that of its Secrets: each has its own reasons.
+	maxToldSecrets = burst
 	// A volume may cause burst Events at once and one more each refill, whatever happens to it.
 	burst  = 10
 	refill = time.Minute
@@ -50,7 +52,7 @@ func (h *history) failure(reason string, o *publish.Outcome, now time.Time) *not
 	if o.Held {
 		text += "the volume could not be refreshed and holds what it held: "
 	}
-	return h.note(o, warning, reason, signature(errs), text+failures(errs), now)
+	return h.note(o.Volume, warning, reason, signature(errs), text+failures(errs), now)
 }
 
 // rotation returns what to tell of a success: nothing, unless it changed the content of a volume.
@@ -70,7 +72,7 @@ func (h *history) rotation(o *publish.Outcome, now time.Time) *note {
 	default:
 		text += changes(res)
 	}
-	return h.note(o, normal, MountRotationComplete, "", text, now)
+	return h.note(o.Volume, normal, MountRotationComplete, "", text, now)
 }
 
 // unfinished returns what to tell of what failed beside the volume itself. That the API server is away is no news that could
@@ -78,9 +80,7 @@ func (h *history) rotation(o *publish.Outcome, now time.Time) *note {
 func (h *history) unfinished(o *publish.Outcome, now time.Time) *note {
 	var errs provider.Errors
 	for _, err := range o.Result.Unfinished {
-		switch provider.KindOf(err) {
-		case provider.Unavailable, provider.Throttled:
-		default:
+		if !away(provider.KindOf(err)) {
 			errs = append(errs, provider.ErrorsOf(err)...)
 		}
 	}
@@ -90,21 +90,28 @@ func (h *history) unfinished(o *publish.Outcome, now time.Time) *note {
 		}
 		return nil
 	}
-	return h.note(o, warning, MountUnfinished, signature(errs), "SecretProviderClass "+o.Volume.Class.Name+": "+failures(errs), now)
+	return h.note(o.Volume, warning, MountUnfinished, signature(errs), "SecretProviderClass "+o.Volume.Class.Name+": "+failures(errs), now)
 }
 
+// away says that the API server is, of what failed there.
+func away(k provider.Kind) bool { return k == provider.Unavailable || k == provider.Throttled }
+
 // note returns the Event, or nil if it may not be told now.
-func (h *history) note(o *publish.Outcome, kind, reason, what, message string, now time.Time) *note {
-	t := h.allow(kind, reason, what, now)
+func (h *history) note(v *publish.Volume, kind, reason, what, message string, now time.Time) *note {
+	most := maxTold
+	if ofSecret(reason) {
+		most = maxToldSecrets
+	}
+	t := h.allow(kind, reason, what, most, now)
 	if t == nil {
 		return nil
 	}
-	pod := o.Volume.Request.Pod
+	pod := v.Request.Pod
 	return &note{namespace: pod.Namespace, pod: pod.Name, uid: pod.UID, kind: kind, reason: reason, message: bounded(message, maxMessage),
 		at: now, told: t, id: rand.Uint64()}
 }
 
-func (h *history) allow(kind, reason, what string, now time.Time) *told {
+func (h *history) allow(kind, reason, what string, most int, now time.Time) *told {
 	byWhat := h.told[reason]
 	if byWhat == nil {
 		byWhat = map[string]*told{}
@@ -118,7 +125,7 @@ func (h *history) allow(kind, reason, what string, now time.Time) *told {
 				delete(byWhat, other)
 			}
 		}
-		if len(byWhat) >= maxTold {
+		if len(byWhat) >= most {
 			return nil
 		}
 		t = &told{}
