@@ -159,6 +159,8 @@ func title(table string) string {
 		return "Files"
 	case "12.6":
 		return "Messages, codes and metrics"
+	case "12.7":
+		return "Kubernetes Secrets"
 	case "12.8":
 		return "What kubelet expects of a driver"
 	}

@@ -77,7 +77,7 @@ func build(object *publish.SecretObject, read files) (*desired, error) {
 		if w.data[d.Key], err = w.convert(d, content); err != nil {
 			return nil, err
 		}
-		if size += len(d.Key) + len(w.data[d.Key]); size > maxData {
+		if size += len(w.data[d.Key]); size > maxData {
 			return nil, invalid("split it into several", "its data is larger than the %d bytes that the API server takes", maxData)
 		}
 	}

@@ -62,18 +62,26 @@ func (s *Syncer) failure(class classState, name string, err error) *provider.Err
 		e.Message = fmt.Sprintf("syncing Secret %s: %s", where, taken.message)
 		e.Remedy = taken.remedy
 	default:
-		e.Message = fmt.Sprintf("syncing Secret %s: %s", where, provider.OneLine(err.Error(), maxText))
-		e.Remedy = remedies[e.Kind]
+		text := provider.OneLine(err.Error(), maxText)
+		e.Message = fmt.Sprintf("syncing Secret %s: %s", where, text)
+		e.Remedy = remedyOf(e.Kind, text)
 	}
 	return e
 }
 
-// remedies are for what the API server answers, or does not.
-var remedies = map[provider.Kind]string{
-	provider.Denied: "the driver's service account needs get on pods and create, get and patch on secrets, which the chart's value syncSecret.enabled grants, " +
-		"and delete on secrets where the admission plugin OwnerReferencesPermissionEnforcement is on; it is tried again",
-	provider.Unavailable: "it is tried again",
-	provider.Throttled:   "it is tried again",
+// remedyOf says what to do about an answer of the API server, or its absence.
+func remedyOf(kind provider.Kind, text string) string {
+	switch {
+	case kind == provider.Denied && strings.Contains(text, "ownerRef"): // the admission plugin OwnerReferencesPermissionEnforcement
+		return "the driver's service account needs delete on secrets in this cluster, which lets nobody else change owners; it is tried again"
+	case kind == provider.Denied && strings.Contains(text, "cannot "): // the authoriser's word
+		return "the driver's service account needs get on pods and create, get and patch on secrets, which the chart's value syncSecret.enabled grants; it is tried again"
+	case kind == provider.Denied:
+		return "a quota or an admission plugin of the cluster refuses it; it is tried again"
+	case kind == provider.Unavailable, kind == provider.Throttled:
+		return "it is tried again"
+	}
+	return ""
 }
 
 // kindOf says what an error of a try means.

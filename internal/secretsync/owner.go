@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -48,10 +49,12 @@ func (s *Syncer) askOwners(ctx context.Context, pod provider.Pod) ([]owner, erro
 	}
 	object, err := s.metadata.Resource(podsResource).Namespace(pod.Namespace).Get(ctx, pod.Name, metav1.GetOptions{})
 	switch {
-	case apierrors.IsNotFound(err), err == nil && string(object.UID) != pod.UID:
+	case apierrors.IsNotFound(err):
 		return nil, errGone
 	case err != nil:
 		return nil, err
+	case string(object.UID) != pod.UID && object.Annotations[corev1.MirrorPodAnnotationKey] != pod.UID: // a static pod has another uid there
+		return nil, errGone
 	}
 	owners := []owner{}
 	for _, o := range object.OwnerReferences {

@@ -118,6 +118,9 @@ func TestObjectsThatCannotBeMade(t *testing.T) {
 		}, "making tls.crt from file f: "},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
+			if tc.name == "tokens of any account" {
+				t.Attr("conformance", "10.3/no-service-account-tokens")
+			}
 			r := newSecretRig(t)
 			object := opaque("db", "f")
 			tc.change(&object)
@@ -290,7 +293,6 @@ func TestOneBadClassOrPodStopsNobody(t *testing.T) {
 // What failed is tried again, by itself, and then over for every volume that waited.
 func TestFailuresAreTriedAgain(t *testing.T) {
 	t.Attr("conformance", "10.1/16-retries-are-spaced-and-made")
-	t.Attr("conformance", "10.1/19-secrets-are-there-in-time")
 	r := newSecretRig(t, func(c *secretsync.Config) { c.FirstRetry = 50 * time.Millisecond })
 	r.class("c", opaque("db", "f"))
 	one, two := r.volume(r.pod("web-1", "web"), "c"), r.volume(r.pod("web-2", "rs-2"), "c")
@@ -337,13 +339,33 @@ func TestTheRightIsMissing(t *testing.T) {
 	r.wantFailed(provider.Denied, "syncSecret.enabled")
 }
 
+// The cluster's own rules are told as what they are.
+func TestAdmissionRefuses(t *testing.T) {
+	for _, tc := range []struct{ message, text string }{
+		{`secrets \"db\" is forbidden: exceeded quota: q, requested: secrets=1`, "a quota or an admission plugin of the cluster refuses it"},
+		{`admission webhook \"policy\" denied the request: no team label`, "no team label (a quota or an admission plugin"},
+		{`secrets \"db\" is forbidden: cannot set an ownerRef on a resource you can't delete`, "needs delete on secrets in this cluster"},
+	} {
+		r := newSecretRig(t)
+		r.class("c", opaque("db", "f"))
+		r.meddleWith(func(req *http.Request) *http.Response {
+			if req.Method != http.MethodPost {
+				return nil
+			}
+			return answer(http.StatusForbidden, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Forbidden","code":403,"message":"`+tc.message+`"}`)
+		})
+		r.fetched(r.volume(r.pod("web-1", "web"), "c"), time.Now(), map[string]string{"f": "1"})
+		r.wantFailed(provider.Denied, tc.text)
+	}
+}
+
 // Nobody needs Secrets for a pod that is gone, nor for a volume.
 func TestNothingIsMadeForWhatIsGone(t *testing.T) {
 	r := newSecretRig(t, func(c *secretsync.Config) { c.EnsureEvery, c.FirstRetry = 100*time.Millisecond, 50*time.Millisecond })
 	r.class("c", opaque("db", "f"))
 	pod := r.pod("web-1", "web")
 	v := r.volume(pod, "c")
-	v.Request.Pod.UID = "of-an-earlier-one"
+	v.Request.Pod.UID = "of-an-earlier-one" // or of a later one, which has its own volume
 	r.fetched(v, time.Now(), map[string]string{"f": "1"})
 	r.wantNone()
 	if r.secret("db") != nil {

@@ -92,6 +92,17 @@ func TestPodsThatStartTogetherMakeOneSecret(t *testing.T) {
 	r.wantAsked(map[string]int{"get pods": pods, "get secrets": 1, "create secrets": 1})
 }
 
+// A container whose environment refers to a Secret starts at the first try: the Secret is there when the volume is.
+func TestSecretsAreThereInTime(t *testing.T) {
+	t.Attr("conformance", "10.1/19-secrets-are-there-in-time")
+	r := newSecretRig(t)
+	r.class("c", opaque("one", "f"), opaque("two", "f"), opaque("three", "f"))
+	r.fetched(r.volume(r.pod("web-1", "web"), "c"), time.Now(), map[string]string{"f": "1"})
+	for _, name := range []string{"one", "two", "three"} {
+		r.wantData(name, map[string]string{"f": "1"})
+	}
+}
+
 // A pod that nobody owns owns its Secret.
 func TestABarePodOwnsItsSecret(t *testing.T) {
 	t.Attr("conformance", "12.7/owners")
@@ -233,6 +244,7 @@ func TestPodsThatDifferDoNotFlipASecret(t *testing.T) {
 
 // Somebody who writes between the read and the write is not overwritten: the Secret is read again.
 func TestWritesAreConditional(t *testing.T) {
+	t.Attr("conformance", "10.1/5-writes-are-conditional")
 	r := newSecretRig(t)
 	r.class("c", opaque("db", "f"))
 	v := r.volume(r.pod("web-1", "web"), "c")
