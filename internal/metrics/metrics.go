@@ -59,6 +59,7 @@ type Metrics struct {
 
 	upstream   upstream
 	operations operations
+	secrets    *secrets
 	fetches    scrape.Fetches
 	calls      calls
 	api        api
@@ -78,6 +79,7 @@ func New(cfg Config) *Metrics {
 		codes:      names{most: maxCodes},
 		upstream:   newUpstream(),
 		operations: newOperations(),
+		secrets:    newSecrets(),
 		fetches:    scrape.NewFetches(),
 		calls:      newCalls(),
 		api:        newAPI(),
@@ -86,7 +88,7 @@ func New(cfg Config) *Metrics {
 		m.providers.add(name)
 	}
 	m.registry.MustRegister(&scraped{m}) // panics only if two instruments have one name, which the tests would show
-	for _, group := range []interface{ all() []prometheus.Collector }{m.upstream, m.operations, m.calls, m.api} {
+	for _, group := range []interface{ all() []prometheus.Collector }{m.upstream, m.operations, m.secrets, m.calls, m.api} {
 		m.registry.MustRegister(group.all()...)
 	}
 	m.registry.MustRegister(m.fetches.Collectors()...)

@@ -116,6 +116,9 @@ func full(t testing.TB) *metrics.Metrics {
 			m.Observe(t.Context(), o)
 		}
 	}
+	for _, err := range []*provider.Error{nil, {Message: "x"}} {
+		m.ObserveSecret(t.Context(), publish.SecretOutcome{Volume: &publish.Volume{ID: "v", Provider: "aws"}, Secret: "s", Asked: true, Err: err})
+	}
 	m.Call("NodePublishVolume")("OK")
 	m.Call("NodeGetInfo") // it goes on
 	get(t, m, "https://api/api/v1/pods", 200, nil)
@@ -139,6 +142,8 @@ func TestNamesTypesAndLabels(t *testing.T) {
 		"rotation_reconcile_total":        {counter, "os_type provider rotated"},
 		"rotation_reconcile_error_total":  {counter, "error_type os_type provider rotated"},
 		"rotation_reconcile_duration_sec": {histogram, "os_type"},
+		"sync_k8s_secret_total":           {counter, "os_type provider"},
+		"k8s_secret_duration_sec":         {histogram, "os_type"},
 		// Ours.
 		"keymount_build_info":                              {gauge, "commit go_version version"},
 		"keymount_volume_operations_total":                 {counter, "operation provider result"},
@@ -160,6 +165,9 @@ func TestNamesTypesAndLabels(t *testing.T) {
 		"keymount_api_requests_total":                      {counter, "code resource verb"},
 		"keymount_api_request_duration_seconds":            {histogram, "resource verb"},
 		"keymount_events_dropped_total":                    {counter, ""},
+		"keymount_secret_syncs_total":                      {counter, "provider result"},
+		"keymount_secret_sync_failures_total":              {counter, "kind provider"},
+		"keymount_secrets_out_of_sync":                     {gauge, "provider"},
 	}
 	for name, want := range table {
 		f := families[name]
@@ -242,6 +250,7 @@ func TestConcurrentUse(t *testing.T) {
 				name := fmt.Sprint("p", (i+j)%5)
 				m.Instrument(name, fetch(ok)).Fetch(t.Context(), &provider.Request{})
 				m.Observe(t.Context(), publish.Outcome{Volume: &publish.Volume{Provider: name}, Err: typed(fmt.Sprint("E", j))})
+				m.ObserveSecret(t.Context(), publish.SecretOutcome{Volume: &publish.Volume{ID: name, Provider: name}, Secret: fmt.Sprint(j), Err: &provider.Error{}})
 				m.Call("Probe")("OK")
 				get(t, m, "https://api/api/v1/pods", 200, nil)
 			}
@@ -271,6 +280,10 @@ func TestHostileNamesMakeNoSeries(t *testing.T) {
 				m.Observe(t.Context(), publish.Outcome{Operation: op, Held: true, Volume: &publish.Volume{Provider: name + "\xff"}, Err: typed("Code-" + name)})
 				m.Observe(t.Context(), publish.Outcome{Operation: op, Volume: &publish.Volume{Provider: name}, Err: typed("bad code\xff" + name)})
 				m.Observe(t.Context(), publish.Outcome{Operation: op, Volume: &publish.Volume{Provider: name}, Result: publish.Result{Fetched: true}})
+			}
+			for _, from := range []string{name, name + "\xff"} {
+				m.ObserveSecret(t.Context(), publish.SecretOutcome{Volume: &publish.Volume{ID: name, Provider: from}, Secret: name,
+					Err: &provider.Error{Kind: provider.Kind(i), Message: name}})
 			}
 			failing.Fetch(t.Context(), &provider.Request{})
 			m.Instrument(name, fetch(ok)).Fetch(t.Context(), &provider.Request{})

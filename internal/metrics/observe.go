@@ -27,9 +27,8 @@ func newOperations() operations {
 		total: scrape.Counter("volume_operations_total", "Calls for one volume, by what came of them.", "operation", "provider", "result"),
 		failures: scrape.Counter("volume_failures_total", "Calls for one volume that failed, by the kind of failure and what it left of the volume.",
 			"operation", "provider", "kind", "state"),
-		duration: scrape.Histogram("volume_operation_duration_seconds", "How long calls for one volume took, waiting included.", "operation", "result"),
-		unfinished: scrape.Counter("volume_unfinished_total", "What failed after the files were in place: removing old ones, the record, status, synced Secrets.",
-			"operation"),
+		duration:    scrape.Histogram("volume_operation_duration_seconds", "How long calls for one volume took, waiting included.", "operation", "result"),
+		unfinished:  scrape.Counter("volume_unfinished_total", "What failed after the files were in place: removing old ones, the record, status.", "operation"),
 		lastSuccess: scrape.Gauge("provider_last_success_timestamp_seconds", "When a volume last got its content from the provider.", "provider"),
 	}
 }
@@ -46,6 +45,9 @@ func (m *Metrics) Observe(_ context.Context, o publish.Outcome) {
 		errorType = m.errorType(o.Err)
 	}
 	m.upstream.observe(o, from, errorType)
+	if o.Operation == publish.Unpublishing && o.Err == nil {
+		m.secrets.forget(o.Volume.ID)
+	}
 
 	operation, result := operationName(o.Operation), resultOf(o)
 	m.operations.total.WithLabelValues(operation, from, result).Inc()

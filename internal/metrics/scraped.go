@@ -9,7 +9,7 @@ import (
 	"keymount/internal/scrape"
 )
 
-// scraped collects what is measured elsewhere, at each scrape.
+// scraped collects what is measured elsewhere, or counted anew, at each scrape.
 type scraped struct{ m *Metrics }
 
 // Describe implements prometheus.Collector: what comes depends on the configuration, so nothing is promised.
@@ -17,7 +17,7 @@ func (s *scraped) Describe(chan<- *prometheus.Desc) {}
 
 // Collect implements prometheus.Collector.
 func (s *scraped) Collect(out chan<- prometheus.Metric) {
-	for _, part := range []func(chan<- prometheus.Metric){s.volumes, s.health, s.meters, s.events} {
+	for _, part := range []func(chan<- prometheus.Metric){s.volumes, s.secrets, s.health, s.meters, s.events} {
 		scrape.Guarded(part, out)
 	}
 }
@@ -37,6 +37,13 @@ func (s *scraped) volumes(out chan<- prometheus.Metric) {
 	for label := range count {
 		out <- prometheus.MustNewConstMetric(number, prometheus.GaugeValue, float64(count[label]), label)
 		out <- prometheus.MustNewConstMetric(size, prometheus.GaugeValue, float64(bytes[label]), label)
+	}
+}
+
+func (s *scraped) secrets(out chan<- prometheus.Metric) {
+	desc := scrape.Describe("secrets_out_of_sync", "Kubernetes Secrets whose last sync failed, each counted for each volume that it is made of.", "provider")
+	for label, count := range s.m.secrets.outOfSync(s.m.cfg.Now()) {
+		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(count), label)
 	}
 }
 

@@ -12,7 +12,7 @@ import (
 
 // upstream holds the instruments of upstream's driver, under the names that it really exports (its documentation lists
 // others). Two differences are meant: rotated is "true" only where something changed, and histograms have buckets that
-// tell fast from slow. The two of synced Secrets are declared, and have no values before Secrets are synced, as upstream.
+// tell fast from slow. The two of synced Secrets, which upstream declares and never records, count what asked the API server.
 type upstream struct {
 	publish, publishErrors     *prometheus.CounterVec
 	unpublish, unpublishErrors *prometheus.CounterVec
@@ -37,8 +37,8 @@ func newUpstream() upstream {
 		rotation:         count("rotation_reconcile_total", "Refreshes of mounted volumes; rotated tells whether anything changed.", "provider", "os_type", "rotated"),
 		rotationErrors:   count("rotation_reconcile_error_total", "Refreshes of mounted volumes that failed.", "provider", "error_type", "os_type", "rotated"),
 		rotationDuration: seconds("rotation_reconcile_duration_sec", "How long refreshes of mounted volumes took, failed ones too."),
-		sync:             count("sync_k8s_secret_total", "Kubernetes Secrets that were synced.", "provider", "os_type"),
-		syncDuration:     seconds("k8s_secret_duration_sec", "How long syncs of Kubernetes Secrets took."),
+		sync:             count("sync_k8s_secret_total", "Kubernetes Secrets that were synced, or found to be as they should be.", "provider", "os_type"),
+		syncDuration:     seconds("k8s_secret_duration_sec", "How long syncs of Kubernetes Secrets took, failed ones too."),
 	}
 }
 
