@@ -34,10 +34,15 @@ type outcomeLog struct {
 	warned map[string][]string
 	// stale are the volumes whose last refresh failed.
 	stale map[string]bool
+	// failing are the Kubernetes Secrets whose last try failed, and how.
+	failing map[volumeSecret]provider.Kind
+	// rightsTold are the remedies for rights to Secrets that are missing and were told.
+	rightsTold map[string]bool
 }
 
 func newOutcomeLog(log *slog.Logger) *outcomeLog {
-	return &outcomeLog{log: log, told: map[string]bool{}, warned: map[string][]string{}, stale: map[string]bool{}}
+	return &outcomeLog{log: log, told: map[string]bool{}, warned: map[string][]string{}, stale: map[string]bool{},
+		failing: map[volumeSecret]provider.Kind{}, rightsTold: map[string]bool{}}
 }
 
 func (l *outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
@@ -51,6 +56,7 @@ func (l *outcomeLog) Observe(ctx context.Context, o publish.Outcome) {
 	case o.Err != nil:
 	case o.Operation == publish.Unpublishing:
 		l.log.InfoContext(ctx, "volume removed", "volume", o.Volume.ID)
+		l.forgetSecrets(o.Volume.ID)
 	case o.Result.First:
 		log.InfoContext(ctx, "volume mounted", "files", len(o.Result.Files), "took", o.Took)
 	case !o.Result.Change.Empty():
