@@ -46,7 +46,7 @@ func (m *Metrics) Observe(_ context.Context, o publish.Outcome) {
 	}
 	m.upstream.observe(o, from, errorType)
 	if o.Operation == publish.Unpublishing && o.Err == nil {
-		m.secrets.forget(o.Volume.ID)
+		m.secrets.forget(o.Volume.ID, m.cfg.Now())
 	}
 
 	operation, result := operationName(o.Operation), resultOf(o)

@@ -42,7 +42,7 @@ func (s *scraped) volumes(out chan<- prometheus.Metric) {
 
 func (s *scraped) secrets(out chan<- prometheus.Metric) {
 	desc := scrape.Describe("secrets_out_of_sync", "Kubernetes Secrets whose last sync failed, each counted for each volume that it is made of.", "provider")
-	for label, count := range s.m.secrets.outOfSync(s.m.cfg.Now()) {
+	for label, count := range s.m.secrets.outOfSync() {
 		out <- prometheus.MustNewConstMetric(desc, prometheus.GaugeValue, float64(count), label)
 	}
 }

@@ -3,6 +3,7 @@ package metrics
 import (
 	"context"
 	"hash/maphash"
+	"maps"
 	"runtime"
 	"sync"
 	"time"
@@ -14,11 +15,12 @@ import (
 )
 
 const (
-	// lapse is how long a failure counts that is not told anew. What fails is tried again every few minutes, so that one of which nobody tells
-	// any more is of a class that does not ask for the Secret now, or came late of a volume that was unpublished.
-	lapse = 30 * time.Minute
-	// maxFailing bounds what is remembered, far above what a node has.
+	// maxFailing bounds the failures that are remembered, far above what a node has.
 	maxFailing = 10_000
+	// A try may be under way when its volume is unpublished, and be told of late. One that had begun by then, give or take margin, counts for nothing;
+	// none takes as long as lateWithin. maxGone bounds the volumes of which that is remembered.
+	lateWithin, margin = time.Minute, time.Second
+	maxGone            = 1000
 )
 
 var _ publish.SecretObserver = (*Metrics)(nil)
@@ -31,15 +33,11 @@ type secrets struct {
 	seed maphash.Seed
 	mu   sync.Mutex
 	// failing are the failures that last, by volume id, and by a hash of the Secret's name, which a class may make as long as it likes.
-	failing map[string]map[uint64]failing
-	count   int // of them
+	failing map[string]map[uint64]string // the values are labels of providers
+	count   int                          // of them
+	gone    map[string]time.Time         // when volumes were unpublished, by their id
 	// known are the labels of providers whose volumes had Secrets synced, so that a gauge falls to 0 and does not vanish.
 	known map[string]bool
-}
-
-type failing struct {
-	provider string // the label
-	last     time.Time
 }
 
 func newSecrets() *secrets {
@@ -47,7 +45,7 @@ func newSecrets() *secrets {
 		total: scrape.Counter("secret_syncs_total", "Tries to sync a Kubernetes Secret for a volume, by what came of them; those that needed no request do not count.",
 			"provider", "result"),
 		failures: scrape.Counter("secret_sync_failures_total", "Tries to sync a Kubernetes Secret that failed, by the kind of failure.", "provider", "kind"),
-		seed:     maphash.MakeSeed(), failing: map[string]map[uint64]failing{}, known: map[string]bool{},
+		seed:     maphash.MakeSeed(), failing: map[string]map[uint64]string{}, gone: map[string]time.Time{}, known: map[string]bool{},
 	}
 }
 
@@ -99,13 +97,14 @@ func (s *secrets) note(o publish.SecretOutcome, from string, now time.Time) {
 	defer s.mu.Unlock()
 	s.known[from] = true
 	s.drop(id, secret)
-	if o.Err == nil || s.count >= maxFailing {
+	left, late := s.gone[id]
+	if late = late && now.Add(-o.Took-margin).Before(left); late || o.Err == nil || s.count >= maxFailing {
 		return
 	}
 	if s.failing[id] == nil {
-		s.failing[id] = map[uint64]failing{}
+		s.failing[id] = map[uint64]string{}
 	}
-	s.failing[id][secret] = failing{provider: from, last: now}
+	s.failing[id][secret] = from
 	s.count++
 }
 
@@ -121,28 +120,30 @@ func (s *secrets) drop(id string, secret uint64) {
 }
 
 // forget forgets the failures of a volume that is gone.
-func (s *secrets) forget(id string) {
+func (s *secrets) forget(id string, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.count -= len(s.failing[id])
 	delete(s.failing, id)
+	if len(s.gone) >= maxGone {
+		maps.DeleteFunc(s.gone, func(_ string, left time.Time) bool { return now.Sub(left) > lateWithin })
+	}
+	if len(s.gone) < maxGone {
+		s.gone[id] = now
+	}
 }
 
 // outOfSync counts the failures that last, by the label of the provider.
-func (s *secrets) outOfSync(now time.Time) map[string]int {
+func (s *secrets) outOfSync() map[string]int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	count := map[string]int{}
 	for label := range s.known {
 		count[label] = 0
 	}
-	for id, ofVolume := range s.failing {
-		for secret, f := range ofVolume {
-			if now.Sub(f.last) > lapse {
-				s.drop(id, secret)
-				continue
-			}
-			count[f.provider]++
+	for _, ofVolume := range s.failing {
+		for _, label := range ofVolume {
+			count[label]++
 		}
 	}
 	return count

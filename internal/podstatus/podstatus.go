@@ -105,7 +105,7 @@ func (r *Recorder) RecordStatus(ctx context.Context, v *publish.Volume, res *pub
 	rec.first = rec.first || res.First
 	rec.want.objects = objects
 	rec.want.conditions[refreshed] = condition{status: "True", reason: "Refreshed", message: "the volume holds what the provider last gave"}
-	rec.dropSecrets(v)
+	rec.noteClass(v)
 	rec.changes++
 	r.mu.Unlock()
 	return r.write(ctx, rec)

@@ -66,7 +66,7 @@ func (r *Recorder) ObserveSecret(_ context.Context, o publish.SecretOutcome) {
 }
 
 func (rec *record) noteSecret(o *publish.SecretOutcome) {
-	name := nameOf(o.Secret)
+	name := provider.OneLine(o.Secret, maxSecretName) // whoever wrote the class may have written anything
 	_, known := rec.failing[name]
 	switch {
 	case o.Err == nil:
@@ -84,21 +84,13 @@ func (rec *record) noteSecret(o *publish.SecretOutcome) {
 	rec.failing[name] = secretFailure{kind: o.Err.Kind, text: text}
 }
 
-// nameOf bounds a name: whoever wrote the class may have written anything.
-func nameOf(secret string) string { return provider.OneLine(secret, maxSecretName) }
-
-// dropSecrets notes that those failures are over which are of Secrets that the class of a refreshed volume does not ask for any more. What came of
-// the others is told after the refresh. r.mu is held.
-func (rec *record) dropSecrets(v *publish.Volume) {
-	if len(v.Secrets) > 0 && len(rec.failing) == 0 {
-		return
+// noteClass takes in what the class of a refreshed volume asks for: where that is no Secret, nobody tells any more that none fails. What came
+// of Secrets is else told after the refresh. r.mu is held.
+func (rec *record) noteClass(v *publish.Volume) {
+	if len(v.Secrets) == 0 {
+		rec.failing = nil
+		rec.want.conditions[synced] = rec.secretsSynced()
 	}
-	asked := make(map[string]bool, len(v.Secrets))
-	for _, s := range v.Secrets {
-		asked[nameOf(s.Name)] = true
-	}
-	maps.DeleteFunc(rec.failing, func(name string, _ secretFailure) bool { return !asked[name] })
-	rec.want.conditions[synced] = rec.secretsSynced()
 }
 
 // secretsSynced is what is to be said of the volume's Secrets. Of several failures the one that a retry helps least is told in full.
