@@ -60,7 +60,7 @@ var law = map[string][]string{
 	"internal/httpserve":               {"internal/socket"},
 	"internal/providerd":               {"internal/provider", "internal/provider/plugin", "internal/scrape", "internal/httpserve", "internal/socket"},
 	"internal/socket":                  nil,
-	"internal/kubelet":                 {"internal/provider", "internal/socket"},
+	"internal/kubelet":                 {"internal/provider", "internal/httpserve", "internal/socket"},
 	"internal/apierror":                {"internal/provider"},
 	"internal/apiwatch":                nil,
 	"internal/serviceaccount":          {"internal/provider", "internal/apierror"},

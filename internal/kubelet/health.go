@@ -2,7 +2,6 @@ package kubelet
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -16,15 +15,12 @@ import (
 	"google.golang.org/grpc/credentials/insecure"
 	"google.golang.org/grpc/status"
 
+	"keymount/internal/httpserve"
 	"keymount/internal/socket"
 )
 
-const (
-	// probeWithin bounds a probe. It is less than the 10 s that upstream's liveness probe is given.
-	probeWithin = 3 * time.Second
-	// healthStopWithin bounds the end of the health server: a probe in flight may finish.
-	healthStopWithin = probeWithin + time.Second
-)
+// probeWithin bounds a probe. It is less than the 10 s that upstream's liveness probe is given, and than what a server that stops waits for.
+const probeWithin = 3 * time.Second
 
 // A Prober asks the driver over its own CSI socket whether it lives, as the livenessprobe sidecar does.
 type Prober struct {
@@ -120,30 +116,9 @@ func (h *Health) readyz(w http.ResponseWriter, _ *http.Request) {
 // Serve serves on l, which it closes, until ctx is done, and then answers what is in flight for a few seconds at most. Any
 // other end is an error.
 func (h *Health) Serve(ctx context.Context, l net.Listener) error {
-	server := &http.Server{
-		Handler:           h,
-		ReadHeaderTimeout: 5 * time.Second,
-		ReadTimeout:       5 * time.Second,
-		WriteTimeout:      5*time.Second + probeWithin,
-		MaxHeaderBytes:    8 << 10,
-		ErrorLog:          slog.NewLogLogger(h.log.Handler(), slog.LevelDebug),
-	}
-	socket.Bound(server)
-	server.SetKeepAlivesEnabled(false) // as kubelet's probes have it; nobody can hold connections open
-	ended := make(chan error, 1)
-	go func() { ended <- server.Serve(l) }()
-	select {
-	case err := <-ended:
-		return fmt.Errorf("serving health on %s: %w", l.Addr(), err)
-	case <-ctx.Done():
-	}
-	bounded, cancel := context.WithTimeout(context.Background(), healthStopWithin)
-	defer cancel()
-	if err := server.Shutdown(bounded); err != nil {
-		server.Close()
-	}
-	if err := <-ended; !errors.Is(err, http.ErrServerClosed) {
-		return fmt.Errorf("serving health on %s: %w", l.Addr(), err)
+	err := httpserve.Serve(ctx, l, httpserve.Config{Handler: h, AnswerWithin: probeWithin, OneRequest: true, Log: h.log})
+	if err != nil {
+		return fmt.Errorf("health: %w", err)
 	}
 	return nil
 }

@@ -197,7 +197,7 @@ func TestHealthServerFails(t *testing.T) {
 	}
 	l.Close()
 	h := kubelet.NewHealth(func(context.Context) error { return nil }, kubelet.NewReadiness(), discard)
-	if err := h.Serve(t.Context(), l); err == nil || !strings.Contains(err.Error(), "serving health on 127.0.0.1:") {
+	if err := h.Serve(t.Context(), l); err == nil || !strings.Contains(err.Error(), "health: serving on 127.0.0.1:") {
 		t.Errorf("error %v", err)
 	}
 }
