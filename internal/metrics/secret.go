@@ -97,8 +97,9 @@ func (s *secrets) note(o publish.SecretOutcome, from string, now time.Time) {
 	defer s.mu.Unlock()
 	s.known[from] = true
 	s.drop(id, secret)
-	left, late := s.gone[id]
-	if late = late && now.Add(-o.Took-margin).Before(left); late || o.Err == nil || s.count >= maxFailing {
+	left, gone := s.gone[id]
+	late := gone && now.Add(-o.Took-margin).Before(left)
+	if late || o.Err == nil || s.count >= maxFailing {
 		return
 	}
 	if s.failing[id] == nil {
