@@ -17,28 +17,35 @@ func (s *Syncer) succeed(ctx context.Context, j *job, r *result, took time.Durat
 	if r.task != nil {
 		o.Action, overtaken, unsure = r.task.action, r.task.overtaken, r.task.adopted
 	}
+	fulfilled := j.overwrite || o.Action == publish.SecretCreated // else it is known only that the Secret is there
 	s.mu.Lock()
 	g := j.member.group
 	sec := g.secretOf(name)
 	if j.overwrite && !overtaken {
 		j.member.synced[name] = r.digest
 	}
-	if j.overwrite || !sec.retry.overwrite {
+	if fulfilled || !sec.retry.overwrite {
 		sec.retry = retry{}
-		for m := range g.members {
-			unsure = unsure || m.owners == nil // its pod could not be asked
-			if lasting, failing := m.failing[name]; failing && !lasting && m != j.member {
-				delete(m.failing, name)
-				recovered = append(recovered, m)
-			}
+	}
+	for m := range g.members {
+		unsure = unsure || m.owners == nil // its pod could not be asked
+		if f, fails := m.failing[name]; fails && m != j.member && !f.lasting && (fulfilled || !f.overwrite) {
+			delete(m.failing, name)
+			recovered = append(recovered, m)
 		}
+	}
+	// That the Secret is there says nothing about an update that failed.
+	outstanding := j.member.failing[name].overwrite && !fulfilled
+	if !outstanding {
 		delete(j.member.failing, name)
 	}
 	if unsure {
 		s.lookSoon(g)
 	}
 	s.mu.Unlock()
-	s.cfg.Observer.ObserveSecret(ctx, o)
+	if !outstanding {
+		s.cfg.Observer.ObserveSecret(ctx, o)
+	}
 	for _, m := range recovered {
 		s.cfg.Observer.ObserveSecret(ctx, publish.SecretOutcome{Volume: m.volume, Secret: name})
 	}
@@ -57,7 +64,7 @@ func (s *Syncer) fail(ctx context.Context, j *job, r *result, took time.Duration
 	name := j.object.Name
 	final := lasting(r.err)
 	s.mu.Lock()
-	j.member.failing[name] = final
+	j.member.failing[name] = failing{overwrite: j.overwrite || j.member.failing[name].overwrite, lasting: final}
 	sec := j.member.group.secretOf(name)
 	if !final {
 		s.postpone(sec, j.overwrite)
@@ -66,7 +73,7 @@ func (s *Syncer) fail(ctx context.Context, j *job, r *result, took time.Duration
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return
 	}
-	s.cfg.Observer.ObserveSecret(ctx, publish.SecretOutcome{Volume: j.member.volume, Secret: quoted(name), Asked: r.task != nil, Took: took,
+	s.cfg.Observer.ObserveSecret(ctx, publish.SecretOutcome{Volume: j.member.volume, Secret: name, Asked: r.task != nil, Took: took,
 		Err: s.failure(j.class, name, r.err), Exists: r.task != nil && r.task.exists})
 }
 
@@ -109,6 +116,6 @@ func (s *Syncer) excuse(ctx context.Context, m *member, objects []object) {
 	}
 	s.mu.Unlock()
 	for _, name := range over {
-		s.cfg.Observer.ObserveSecret(ctx, publish.SecretOutcome{Volume: m.volume, Secret: quoted(name)})
+		s.cfg.Observer.ObserveSecret(ctx, publish.SecretOutcome{Volume: m.volume, Secret: name})
 	}
 }

@@ -19,8 +19,14 @@ type member struct {
 	// synced are the digests of what each Secret was last seen to hold of this volume. Volumes of one class may differ, by what their pods say:
 	// each syncs what changed for itself, so that they do not overwrite one another's for ever.
 	synced map[string]digest
-	// failing are the Secrets whose last try for this volume failed; true of a failure that no further try mends.
-	failing map[string]bool
+	// failing are the Secrets whose last try for this volume failed.
+	failing map[string]failing
+}
+
+// A failing says what kind of try failed: one that is over when the Secret is there, or when it holds what it is to hold.
+type failing struct {
+	overwrite bool
+	lasting   bool // no further try mends it, but another class or content
 }
 
 // A group is the volumes of one class.
@@ -64,7 +70,7 @@ func (s *Syncer) join(v *publish.Volume, asOf time.Time, firstLook time.Duration
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	m := s.volumes[v.ID]
-	if m != nil && (m.volume.Request.Pod != v.Request.Pod || m.volume.Class != v.Class || m.volume.Target != v.Target || m.volume.Provider != v.Provider) {
+	if m != nil && (!samePod(m.volume, v) || m.volume.Class != v.Class || m.volume.Target != v.Target || m.volume.Provider != v.Provider) {
 		s.leave(m)
 		m = nil
 	}
@@ -76,13 +82,19 @@ func (s *Syncer) join(v *publish.Volume, asOf time.Time, firstLook time.Duration
 			}
 			return nil
 		}
-		m = &member{volume: standIn(v), synced: map[string]digest{}, failing: map[string]bool{}}
+		m = &member{volume: standIn(v), synced: map[string]digest{}, failing: map[string]failing{}}
 		s.volumes[v.ID] = m
 		m.group = s.groupOf(v.Class, firstLook)
 		m.group.members[m] = true
 	}
 	m.asOf = asOf
 	return m
+}
+
+// samePod compares what a pod goes by. Its service account is not known of one that was mounted before a restart.
+func samePod(a, b *publish.Volume) bool {
+	p, q := a.Request.Pod, b.Request.Pod
+	return p.Namespace == q.Namespace && p.Name == q.Name && p.UID == q.UID
 }
 
 // standIn is as much of a volume as observers need, without its tokens and secrets.

@@ -72,7 +72,7 @@ func (s *Syncer) ensure(ctx context.Context, g *group) {
 		return
 	}
 	for _, o := range objects {
-		if o.problem == nil && ctx.Err() == nil {
+		if ctx.Err() == nil {
 			s.take(ctx, &job{member: newest, object: o, class: stateOf(class.UID, class.Generation, g.class), read: s.filesAt(newest.volume.Target)})
 		}
 	}
@@ -119,8 +119,8 @@ func (s *Syncer) take(ctx context.Context, j *job) {
 func (s *Syncer) waits(m *member, name string) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	lasting, failing := m.failing[name]
-	return failing && !lasting
+	f, fails := m.failing[name]
+	return fails && !f.lasting
 }
 
 // drop gives up a Secret that nobody asks for any more.
@@ -129,14 +129,14 @@ func (s *Syncer) drop(ctx context.Context, g *group, name string) {
 	delete(g.secrets, name)
 	var told []*member
 	for m := range g.members {
-		if _, failing := m.failing[name]; failing {
+		if _, fails := m.failing[name]; fails {
 			delete(m.failing, name)
 			told = append(told, m)
 		}
 	}
 	s.mu.Unlock()
 	for _, m := range told {
-		s.cfg.Observer.ObserveSecret(ctx, publish.SecretOutcome{Volume: m.volume, Secret: quoted(name)})
+		s.cfg.Observer.ObserveSecret(ctx, publish.SecretOutcome{Volume: m.volume, Secret: name})
 	}
 }
 

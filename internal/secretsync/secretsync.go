@@ -48,7 +48,8 @@ const (
 	soon        = 15 * time.Second
 	firstRetry  = time.Second
 	lastRetry   = 5 * time.Minute
-	// atOnce is how many Secrets of one volume are synced at the same time.
+	// atOnce is how many Secrets are synced at the same time, on the whole node. One takes some ten times what it holds, which may be 1 MiB,
+	// and a class can name many.
 	atOnce = 4
 	// maxSecrets bounds the Secrets of one class, and maxVolumes the bookkeeping, both far above what is in use.
 	maxSecrets = 256
@@ -90,6 +91,7 @@ type Syncer struct {
 	objects  dynamic.NamespaceableResourceInterface // Secrets, whole
 	metadata metadata.Interface
 	key      [32]byte // of digests
+	places   chan struct{}
 	// due is told that the time of the next work has changed; its one place is enough.
 	due chan struct{}
 
@@ -128,7 +130,7 @@ func New(cfg Config) (*Syncer, error) {
 			*d.value = d.usual
 		}
 	}
-	s := &Syncer{cfg: cfg, objects: objects.Resource(secretsResource), metadata: meta, due: make(chan struct{}, 1),
+	s := &Syncer{cfg: cfg, objects: objects.Resource(secretsResource), metadata: meta, due: make(chan struct{}, 1), places: make(chan struct{}, atOnce),
 		volumes: map[string]*member{}, groups: map[publish.Class]*group{}}
 	rand.Read(s.key[:]) // never fails (crypto/rand)
 	return s, nil

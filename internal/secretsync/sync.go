@@ -44,7 +44,7 @@ func (s *Syncer) SyncSecrets(ctx context.Context, v *publish.Volume, b *provider
 // stranger stands for a volume of which nothing is remembered.
 func (s *Syncer) stranger(v *publish.Volume, asOf time.Time) *member {
 	g := &group{class: v.Class, members: map[*member]bool{}, secrets: map[string]*secret{}}
-	return &member{volume: standIn(v), group: g, asOf: asOf, synced: map[string]digest{}, failing: map[string]bool{}}
+	return &member{volume: standIn(v), group: g, asOf: asOf, synced: map[string]digest{}, failing: map[string]failing{}}
 }
 
 // filesOf reads from what was fetched.
@@ -159,6 +159,13 @@ func (s *Syncer) attempt(ctx context.Context, j *job) (r result) {
 	if s.shown(sec, r.digest, owners) {
 		return r
 	}
+	select {
+	case s.places <- struct{}{}:
+		defer func() { <-s.places }()
+	case <-ctx.Done():
+		r.err = ctx.Err()
+		return r
+	}
 	r.task = &task{Syncer: s, class: j.class, name: j.object.Name, asOf: j.asOf(s), owners: owners, want: want, overwrite: j.overwrite}
 	r.err = r.task.run(ctx)
 	s.note(sec, &r)
@@ -176,8 +183,8 @@ func (s *Syncer) lookUp(j *job, d digest) (sec *secret, known bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	sec = j.member.group.secretOf(j.object.Name)
-	_, failing := j.member.failing[j.object.Name]
-	return sec, j.overwrite && !failing && !sec.doubted && j.member.synced[j.object.Name] == d
+	_, fails := j.member.failing[j.object.Name]
+	return sec, j.overwrite && !fails && !sec.doubted && j.member.synced[j.object.Name] == d
 }
 
 // shown says whether the Secret was seen to be as it should be a moment ago, for another volume.

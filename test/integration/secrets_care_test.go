@@ -263,6 +263,46 @@ func TestSecretsOfVolumesFromBeforeARestart(t *testing.T) {
 	r.wantOwners("db", uidOf("web"))
 }
 
+// That a Secret is there says nothing about an update of it that failed: the failure lasts until it is mended, and is then over.
+func TestALookDoesNotEndAFailedUpdate(t *testing.T) {
+	r := newSecretRig(t, func(c *secretsync.Config) { c.EnsureEvery, c.FirstRetry = 50*time.Millisecond, time.Hour })
+	r.class("c", opaque("db", "f"))
+	r.class("other", opaque("other", "f"))
+	yes := true
+	r.put(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "db", Labels: map[string]string{managed: "true"}}, Type: "Opaque", Immutable: &yes})
+	v := r.volume(r.pod("web-1", "web"), "c")
+	r.fetched(v, time.Now(), map[string]string{"f": "new"})
+	r.wantFailed(provider.Invalid, "immutable")
+	// A volume whose file is not there, of a Secret that is.
+	r.put(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "other", Labels: map[string]string{managed: "true"}}, Type: "Opaque"})
+	r.fetched(r.volume(r.pod("web-2", "web"), "other"), time.Now(), map[string]string{"g": "1"})
+	r.wantFailed(provider.Invalid, "not found in the pod")
+	r.run(r.Syncer)
+	r.class("third", opaque("third", "f"))
+	r.fetched(r.volume(r.pod("web-3", "web"), "third"), time.Now(), map[string]string{"f": "1"})
+	for looks := 0; looks < 5; {
+		switch o := r.outcome(); {
+		case o.Secret == "third" && o.Err == nil:
+			looks++
+		case o.Err == nil:
+			t.Fatalf("told that %s is as it should be", o.Secret)
+		}
+	}
+	r.remove("db")
+	for o := r.outcome(); o.Secret != "db"; o = r.outcome() {
+		if o.Err != nil {
+			t.Error(o.Err)
+		}
+	}
+	r.fetched(v, time.Now(), map[string]string{"f": "new"})
+	for o := r.outcome(); ; o = r.outcome() {
+		if o.Secret == "db" && o.Err == nil {
+			break
+		}
+	}
+	r.wantData("db", map[string]string{"f": "new"})
+}
+
 // One bad class or pod stops nobody: others of the node are looked after.
 func TestOneBadClassOrPodStopsNobody(t *testing.T) {
 	t.Attr("conformance", "10.1/7-one-bad-class-or-pod-stops-nobody")
