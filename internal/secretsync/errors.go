@@ -1,6 +1,7 @@
 package secretsync
 
 import (
+	"context"
 	"encoding/base64"
 	"errors"
 	"fmt"
@@ -63,6 +64,9 @@ func (s *Syncer) failure(class classState, name string, err error) *provider.Err
 		e.Remedy = taken.remedy
 	default:
 		text := provider.OneLine(err.Error(), maxText)
+		if errors.Is(err, context.DeadlineExceeded) {
+			text = fmt.Sprintf("it was not done within %v, because the API server did not answer or many Secrets are synced at once", within)
+		}
 		e.Message = fmt.Sprintf("syncing Secret %s: %s", where, text)
 		e.Remedy = remedyOf(e.Kind, text)
 	}
