@@ -5,6 +5,8 @@ package volume
 import (
 	"errors"
 	"fmt"
+
+	"keymount/internal/provider"
 )
 
 // Mount is for Linux.
@@ -15,5 +17,8 @@ func (Tmpfs) Unmount(string) error { return unsupported() }
 
 // Inspect is for Linux.
 func (Tmpfs) Inspect(string) (Status, error) { return Status{}, unsupported() }
+
+// Read is for Linux.
+func (Tmpfs) Read(string, []string, int) (map[string]provider.Contents, error) { return nil, unsupported() }
 
 func unsupported() error { return fmt.Errorf("mounting a tmpfs: %w", errors.ErrUnsupported) }
