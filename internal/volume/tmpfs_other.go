@@ -5,8 +5,6 @@ package volume
 import (
 	"errors"
 	"fmt"
-
-	"keymount/internal/provider"
 )
 
 // Mount is for Linux.
@@ -17,8 +15,5 @@ func (Tmpfs) Unmount(string) error { return unsupported() }
 
 // Inspect is for Linux.
 func (Tmpfs) Inspect(string) (Status, error) { return Status{}, unsupported() }
-
-// Read is for Linux.
-func (Tmpfs) Read(string, []string, int) (map[string]provider.Contents, error) { return nil, unsupported() }
 
 func unsupported() error { return fmt.Errorf("mounting a tmpfs: %w", errors.ErrUnsupported) }
