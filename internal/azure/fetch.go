@@ -13,10 +13,10 @@ import (
 	"sync/atomic"
 	"time"
 
-	"keymount/internal/azure/encode"
 	"keymount/internal/azure/identity"
 	"keymount/internal/azure/params"
 	"keymount/internal/azure/vault"
+	"keymount/internal/pfx"
 	"keymount/internal/provider"
 )
 
@@ -56,7 +56,7 @@ func (p *Provider) fetch(ctx context.Context, req *provider.Request) (*provider.
 	if err != nil {
 		return nil, err
 	}
-	m := &mount{Provider: p, spec: spec, who: who, mode: req.DefaultMode, work: encode.NewBudget(maxWork),
+	m := &mount{Provider: p, spec: spec, who: who, mode: req.DefaultMode, work: pfx.NewBudget(maxWork),
 		helpers: make(chan struct{}, max(minParallel, p.cfg.ReadsInFlightPerVault)-1)}
 	defer m.done()
 	if !req.NotBefore.IsZero() {
@@ -129,7 +129,7 @@ type mount struct {
 	who  *identity.Credential
 	mode fs.FileMode
 	size atomic.Int64 // bytes of contents so far
-	work *encode.Budget
+	work *pfx.Budget
 	stop context.CancelCauseFunc
 	// helpers bounds what runs at the same time, see inParallel.
 	helpers chan struct{}

@@ -68,7 +68,7 @@ func (d *daemon) serveNode(ctx context.Context) error {
 // runHelpers runs what works beside the calls: watches, and writes that wait to be repeated.
 func (d *daemon) runHelpers(ctx context.Context) error {
 	group, ctx := errgroup.WithContext(ctx)
-	for _, run := range []func(context.Context) error{d.classes.Run, d.tokens.Run, d.status.Run, d.events.Run, d.folders.Run, d.adviser.Run} {
+	for _, run := range []func(context.Context) error{d.classes.Run, d.tokens.Run, d.status.Run, d.events.Run, d.secrets.Run, d.folders.Run, d.adviser.Run} {
 		group.Go(func() error { return run(ctx) })
 	}
 	return group.Wait()

@@ -18,6 +18,7 @@ import (
 	"keymount/internal/provider"
 	"keymount/internal/provider/plugin"
 	"keymount/internal/publish"
+	"keymount/internal/secretsync"
 	"keymount/internal/serviceaccount"
 	"keymount/internal/token"
 	"keymount/internal/volume"
@@ -35,6 +36,8 @@ type daemon struct {
 	accounts  *serviceaccount.Reader
 	status    *podstatus.Recorder
 	events    *events.Recorder
+	secrets   *secretsync.Syncer
+	outcomes  *outcomeLog
 	adviser   *adviser
 	// state is that of the node once it is this driver's turn; metrics ask for it from the start.
 	state atomic.Pointer[state]
@@ -46,7 +49,8 @@ func newDaemon(cfg Config) (*daemon, error) {
 	if cfg.Registration != nil {
 		conditions = append(conditions, kubelet.Registered)
 	}
-	d := &daemon{cfg: cfg, readiness: kubelet.NewReadiness(conditions...), builtin: map[string]provider.Provider{}}
+	d := &daemon{cfg: cfg, readiness: kubelet.NewReadiness(conditions...), builtin: map[string]provider.Provider{},
+		outcomes: newOutcomeLog(cfg.Log)}
 	if err := d.makeProviders(); err != nil {
 		return nil, err
 	}
@@ -100,7 +104,13 @@ func (d *daemon) makeClients() error {
 		return err
 	}
 	d.adviser = &adviser{api: api, driverName: cfg.DriverName, rotation: cfg.Rotation.Enabled, log: cfg.Log}
-	d.events, err = events.New(events.Config{API: api, NodeID: cfg.NodeName, Log: cfg.Log})
+	if d.events, err = events.New(events.Config{API: api, NodeID: cfg.NodeName, Log: cfg.Log}); err != nil {
+		return err
+	}
+	d.secrets, err = secretsync.New(secretsync.Config{
+		API: api, Classes: d.classes, Content: d.tmpfs(), NodeID: cfg.NodeName, Log: cfg.Log,
+		Observer: secretObservers{d.metrics, d.events, d.status, d.outcomes},
+	})
 	return err
 }
 
@@ -160,7 +170,8 @@ func (d *daemon) nodeConfig(st *state) node.Config {
 			Store:    newBudget(d.tmpfs(), os.DirFS(cgroupFolder), st.targets),
 			Registry: st.registry,
 			Status:   d.status,
-			Observer: observers{d.metrics, d.events, d.status, newOutcomeLog(d.cfg.Log)},
+			Secrets:  d.secrets,
+			Observer: observers{d.metrics, d.events, d.status, d.secrets, d.outcomes},
 		}),
 	}
 	if d.cfg.Rotation.Enabled {

@@ -6,6 +6,8 @@ import (
 	"path/filepath"
 
 	"keymount/internal/kubelet"
+	"keymount/internal/provider"
+	"keymount/internal/publish"
 	"keymount/internal/volume"
 	"keymount/internal/volume/registry"
 )
@@ -59,7 +61,7 @@ func (d *daemon) openState(ctx context.Context) (*state, error) {
 	return st, nil
 }
 
-// takeOver forgets volumes that are gone, and watches the classes of the others.
+// takeOver forgets volumes that are gone, watches the classes of the others, and looks after their Secrets.
 func (d *daemon) takeOver(st *state) {
 	for _, rec := range st.registry.All() {
 		if status, err := d.tmpfs().Inspect(rec.Target); err == nil && status.State == volume.Absent {
@@ -68,10 +70,20 @@ func (d *daemon) takeOver(st *state) {
 			}
 			continue
 		}
-		if d.cfg.Rotation.Enabled {
+		if d.cfg.Rotation.Enabled || rec.Secrets {
 			d.classes.Use(rec.Volume, rec.Class.Namespace, rec.Class.Name)
 		}
+		if rec.Secrets {
+			d.secrets.TakeOver(volumeOf(&rec), rec.LastSuccess)
+		}
 	}
+}
+
+// volumeOf is as much of a volume as its record tells.
+func volumeOf(rec *registry.Record) *publish.Volume {
+	v := &publish.Volume{ID: rec.Volume, Target: rec.Target, Provider: rec.Provider, Class: publish.Class(rec.Class)}
+	v.Request.Pod = provider.Pod{Namespace: rec.Class.Namespace, Name: rec.Pod.Name, UID: rec.Pod.UID}
+	return v
 }
 
 func (s *state) close() {

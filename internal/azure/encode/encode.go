@@ -1,7 +1,7 @@
 // Package encode turns what Key Vault holds into the bytes of files: secrets by their encoding, certificates with their
 // keys from PEM or PKCS #12, public keys, and single certificates.
 //
-// It owns every conversion: bytes in, bytes out. It imports the standard library only, keeps no state, logs nothing, and
+// It owns every conversion: bytes in, bytes out. It imports the standard library and the reader of PKCS #12 only, keeps no state, logs nothing, and
 // may be used from any number of goroutines. Inputs are the vault's and so may be anything: sizes, counts and the work
 // that a file asks for are bounded. An error says what is wrong and where, never what the secret is. Outputs may share
 // memory with inputs, which the caller therefore leaves unchanged.
@@ -15,6 +15,8 @@ import (
 	"fmt"
 	"strings"
 	"unicode"
+
+	"keymount/internal/pfx"
 )
 
 // Encoding says how the bytes of a file are written in a secret's value.
@@ -48,7 +50,7 @@ type Options struct {
 	// Split asks for the certificates and the key on their own as well.
 	Split bool
 	// Budget bounds the work on this and other secrets together; nil bounds each alone.
-	Budget *Budget
+	Budget *pfx.Budget
 }
 
 // Files are the contents of the files that one secret becomes.

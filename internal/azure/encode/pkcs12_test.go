@@ -14,6 +14,7 @@ import (
 
 	"keymount/internal/azure/encode"
 	"keymount/internal/azure/encode/encodetest"
+	"keymount/internal/pfx"
 )
 
 // convert returns what a class sees that asks for the certificate as a secret, with the provider's default flags.
@@ -168,7 +169,7 @@ func TestBudgetIsShared(t *testing.T) {
 	t.Parallel()
 	pair := encodetest.Make(t, encodetest.Template{Name: "x"})
 	pfx := encodetest.PFX(t, pair.Key, certs(pair), "-iter", "10000")
-	budget := encode.NewBudget(200_000)
+	budget := pfx.NewBudget(200_000)
 	worked := 0
 	for range 10 {
 		_, err := secretOf(pfx).Do(encode.Options{Budget: budget})
