@@ -168,11 +168,11 @@ func TestPFXRefused(t *testing.T) {
 func TestBudgetIsShared(t *testing.T) {
 	t.Parallel()
 	pair := encodetest.Make(t, encodetest.Template{Name: "x"})
-	pfx := encodetest.PFX(t, pair.Key, certs(pair), "-iter", "10000")
+	file := encodetest.PFX(t, pair.Key, certs(pair), "-iter", "10000")
 	budget := pfx.NewBudget(200_000)
 	worked := 0
 	for range 10 {
-		_, err := secretOf(pfx).Do(encode.Options{Budget: budget})
+		_, err := secretOf(file).Do(encode.Options{Budget: budget})
 		if err == nil {
 			worked++
 		} else if !strings.Contains(err.Error(), "more rounds of key derivation") {
