@@ -52,6 +52,7 @@ secrets-store-csi-driver:
   logVerbosity: 2
   enableSecretRotation: true
   rotationPollInterval: 5s
+  syncSecret: {enabled: true}
   tokenRequests:
   - audience: api://AzureADTokenExchange
   serviceAccountAnnotations: [azure.workload.identity/client-id, azure.workload.identity/tenant-id]
@@ -66,6 +67,7 @@ logVerbosity: 2
 builtinProviders: [azure]
 enableSecretRotation: true
 rotationPollInterval: 5s
+syncSecret: {enabled: true}
 tokenRequests:
 - audience: api://AzureADTokenExchange
 serviceAccountAnnotations: [azure.workload.identity/client-id, azure.workload.identity/tenant-id]

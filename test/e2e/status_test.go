@@ -49,8 +49,12 @@ func (p podStatus) version(id string) string {
 
 // upToDate is the state of the condition UpToDate, with its reason and message.
 func (p podStatus) upToDate() (state, reason, message string) {
+	return p.condition("UpToDate")
+}
+
+func (p podStatus) condition(kind string) (state, reason, message string) {
 	for _, c := range p.Status.Conditions {
-		if c.Type == "UpToDate" {
+		if c.Type == kind {
 			return string(c.Status), c.Reason, c.Message
 		}
 	}

@@ -14,6 +14,10 @@ import (
 func (upgrade) HelmUpgradeAndRollback(s *rig.Scenario) {
 	witnesses := aWitnessOnEachNode(s, "version-1.")
 	first := revision(s)
+	s.PutSecret("db-password", "version-1.")
+	s.Apply(databaseClass)
+	s.Pod("synced", "database")
+	secret := awaitSecret(s, "database", map[string]string{"password": "version-1."})
 	serves := func(chart, containers, version string) {
 		s.Helper()
 		if got := revision(s); got.Chart != chart {
@@ -25,6 +29,10 @@ func (upgrade) HelmUpgradeAndRollback(s *rig.Scenario) {
 		for _, w := range witnesses {
 			w.sees(version)
 			w.undisturbed()
+		}
+		s.PutSecret("db-password", version)
+		if now := awaitSecret(s, "database", map[string]string{"password": version}); now.UID != secret.UID {
+			s.Error("the Kubernetes Secret was made anew")
 		}
 	}
 

@@ -100,6 +100,13 @@ func (upgrade) AsUpstream(s *rig.Scenario) {
 			s.Errorf("the liveness probe of upstream's sidecar: %v", err)
 		}
 	}
+	// With the rights that its chart grants, a Kubernetes Secret follows the vault.
+	s.PutSecret("db-password", "one")
+	s.Apply(databaseClass)
+	s.Pod("synced", "database")
+	awaitSecret(s, "database", map[string]string{"password": "one"})
+	s.PutSecret("db-password", "two")
+	awaitSecret(s, "database", map[string]string{"password": "two"})
 	// Without a token of the pod's own, too.
 	s.Class("principal", `{objectName: user, objectType: secret}`)
 	if got := s.Pod("principal", "principal").File("/mnt/principal/user"); got != "version-2." {
