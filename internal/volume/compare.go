@@ -91,9 +91,11 @@ func sameBytes(r io.Reader, want []byte) bool {
 	}
 }
 
+// errLarge is what readAll returns for a file beyond its limit.
+var errLarge = errors.New("content is larger than a volume can hold")
+
 // readAll reads a file of about size bytes, and at most limit bytes.
 func readAll(f *os.File, size int64, limit int) ([]byte, error) {
-	errLarge := errors.New("content is larger than a volume can hold")
 	if size > int64(limit) {
 		return nil, errLarge
 	}

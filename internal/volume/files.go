@@ -4,97 +4,143 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"syscall"
 
 	"keymount/internal/provider"
 )
 
-// ErrNotMounted is returned by Tmpfs.Read for a target at which no volume is mounted.
-var ErrNotMounted = errors.New("no volume is mounted")
+// ErrNotMounted is what reading from a target matches where there is no volume, or none any more.
+var ErrNotMounted = errors.New("no volume is mounted there")
 
-// ReadFiles returns the contents of those of paths that the volume at root holds as regular files, at most limit bytes together: more is an
-// error. All are of one generation; those of a volume that its provider writes itself are read as they are found, and links in it are followed
-// as long as they stay inside. A path that is no path of a file in a volume is not there, and neither is what is no regular file.
-func ReadFiles(root string, paths []string, limit int) (map[string]provider.Contents, error) {
-	v, err := openVolume(root)
+// Read returns those of the files named by paths that the volume at target holds; see readPaths. A target that does not exist is an error that
+// matches ErrNotMounted.
+func (Folder) Read(target string, paths []string, limit int) (map[string]provider.Contents, error) {
+	v, err := openVolume(target)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, fmt.Errorf("reading %s: %w", target, ErrNotMounted)
+	}
 	if err != nil {
 		return nil, err
 	}
 	defer v.close()
-	// A generation that falls away while it is read was replaced by another one, which is then read instead.
-	const tries = 100
-	for range tries {
-		name, err := v.current()
-		if err != nil {
-			return nil, err
-		}
-		files, readErr := v.readSome(name, paths, limit)
-		after, err := v.current()
-		switch {
-		case err != nil:
-			return nil, err
-		case after == name:
-			return files, readErr
-		}
-	}
-	return nil, fmt.Errorf("reading %s: it changed %d times meanwhile", root, tries)
+	return v.readPaths(paths, selection{limit: limit})
 }
 
-// readSome reads files of a generation, or of a volume that has none.
-func (v *volume) readSome(generation string, paths []string, limit int) (map[string]provider.Contents, error) {
-	in := v
+// A selection bounds what readPaths takes.
+type selection struct {
+	limit  int    // bytes together
+	device uint64 // files of another file system are not the volume's; 0 if that cannot be told by a number
+}
+
+// readPaths returns the contents of the regular files at paths, all of one generation; a volume that a provider wrote itself, without ..data, is
+// read from its root. Links are followed as far as they stay inside. What is absent, leads outside, is no regular file, or has
+// a path that Check refuses, is absent from the result. More bytes than the limit are an error.
+func (v *volume) readPaths(paths []string, sel selection) (map[string]provider.Contents, error) {
+	// What changes while it is read is read again. Each change is a write of a whole volume, so that nobody keeps up with this.
+	const tries = 100
+	had := false
+	var err error
+	for range tries {
+		before, cerr := v.current()
+		if cerr != nil {
+			return nil, cerr
+		}
+		if had && before == "" {
+			// An unmount takes ..data away first. Nothing else does.
+			return nil, fmt.Errorf("reading %s: it was emptied meanwhile: %w", v.path, ErrNotMounted)
+		}
+		had = before != ""
+		var got map[string]provider.Contents
+		got, err = v.readPathsIn(before, paths, sel)
+		after, cerr := v.current()
+		if cerr != nil {
+			return nil, cerr
+		}
+		switch {
+		case after != before:
+			err = errReplaced
+		case !errors.Is(err, errReplaced):
+			return got, err
+		}
+	}
+	return nil, fmt.Errorf("reading %s: it changed %d times meanwhile: %w", v.path, tries, err)
+}
+
+// readPathsIn reads from one generation, or from the root of the volume if generation is "".
+func (v *volume) readPathsIn(generation string, paths []string, sel selection) (map[string]provider.Contents, error) {
+	from := v
 	if generation != "" {
 		gen, err := v.sub(generation)
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("opening generation: %w", err)
 		}
 		defer gen.close()
-		in = gen
+		from = gen
 	}
-	files := make(map[string]provider.Contents, len(paths))
-	total := 0
-	for _, path := range paths {
-		if message, _ := checkOne(&provider.File{Path: path}); message != "" || files[path] != nil {
+	got := make(map[string]provider.Contents, len(paths))
+	left := sel.limit
+	for _, p := range paths {
+		if _, again := got[p]; again {
 			continue
 		}
-		info, err := in.root.Stat(path)
-		if err != nil || !info.Mode().IsRegular() {
-			if err != nil && errors.Is(err, fs.ErrPermission) {
-				return nil, fmt.Errorf("reading %s: %w", quote(path), err)
-			}
-			continue // absent, dangling, leading out of the volume, or no file
+		if problem, _ := checkOne(&provider.File{Path: p}); problem != "" {
+			continue
 		}
-		content, err := in.readFile(path, info, limit-total)
+		data, found, err := from.readPath(p, left, sel.device)
+		if errors.Is(err, errLarge) {
+			return nil, fmt.Errorf("reading %s of %s: with it the files hold more than %d bytes together", quote(p), v.path, sel.limit)
+		}
 		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", quote(path), err)
+			return nil, fmt.Errorf("reading %s of %s: %w", quote(p), v.path, err)
 		}
-		files[path] = content
-		total += len(content)
+		if found {
+			got[p] = data
+			left -= len(data)
+		}
 	}
-	return files, nil
+	return got, nil
 }
 
-// readFile reads a file of at most limit bytes. What it returns is not nil.
-func (v *volume) readFile(path string, info fs.FileInfo, limit int) (provider.Contents, error) {
-	f, err := v.openFile(path, info)
+// readPath reads one file. Stat opens nothing but folders, by calls that fail on whatever else stands there.
+func (v *volume) readPath(name string, limit int, device uint64) (data []byte, found bool, err error) {
+	info, err := v.root.Stat(name)
 	if err != nil {
-		return nil, err
+		if isAbsent(err) {
+			err = nil
+		}
+		return nil, false, err
+	}
+	if !info.Mode().IsRegular() || device != 0 && deviceOf(info) != device {
+		return nil, false, nil
+	}
+	f, err := v.openFile(name, info)
+	if err != nil {
+		if isAbsent(err) { // it was there a moment ago
+			err = errReplaced
+		}
+		return nil, false, err
 	}
 	defer f.Close()
-	data, err := readAll(f, info.Size(), limit)
-	if err != nil {
-		return nil, err
-	}
-	return append(provider.Contents{}, data...), nil
+	data, err = readAll(f, info.Size(), limit)
+	return data, err == nil, err
 }
 
-// Read is ReadFiles of a target that has a volume; ErrNotMounted (for errors.Is) says that there is none.
-func (t Tmpfs) Read(target string, paths []string, limit int) (map[string]provider.Contents, error) {
-	status, err := t.Inspect(target)
-	if err != nil {
-		return nil, err
+// isAbsent reports whether an os.Root's error says that it has no such file, as opposed to one that it has and cannot give. Its own errors,
+// which are no system's, are about links that lead outside.
+func isAbsent(err error) bool {
+	var path *fs.PathError
+	if !errors.As(err, &path) {
+		return false
 	}
-	if status.State != Mounted {
-		return nil, fmt.Errorf("reading %s: %w", target, ErrNotMounted)
+	var system syscall.Errno
+	if !errors.As(err, &system) {
+		return true
 	}
-	return ReadFiles(target, paths, limit)
+	for _, absent := range []error{os.ErrNotExist, syscall.ENOTDIR, syscall.ELOOP, syscall.ENAMETOOLONG} {
+		if errors.Is(err, absent) {
+			return true
+		}
+	}
+	return false
 }

@@ -37,14 +37,14 @@ func TestReadFiles(t *testing.T) {
 		t.Fatal(err)
 	}
 	ask := []string{"a", "a", "dir/b", "empty", "dir", "foreign", "absent", "../" + filepath.Base(root) + "/foreign", "..data/a", "/etc/passwd", "", ".", "dir/../a", "a\x00"}
-	got, err := volume.ReadFiles(root, ask, 4)
+	got, err := volume.Folder{}.Read(root, ask, 4)
 	if want := map[string]string{"a": "1", "dir/b": "two", "empty": ""}; err != nil || !maps.Equal(texts(got), want) {
 		t.Errorf("got %v, %v, want %v", texts(got), err, want)
 	}
-	if got, err := volume.ReadFiles(root, ask, 3); err == nil {
-		t.Errorf("more than the limit is read: %v", texts(got))
+	if got, err := (volume.Folder{}).Read(root, ask, 3); err == nil || !strings.Contains(err.Error(), "more than 3 bytes together") {
+		t.Errorf("more than the limit is read: %v, %v", texts(got), err)
 	}
-	if _, err := volume.ReadFiles(filepath.Join(root, "absent"), ask, 4); !errors.Is(err, os.ErrNotExist) {
+	if _, err := (volume.Folder{}).Read(filepath.Join(root, "absent"), ask, 4); !errors.Is(err, volume.ErrNotMounted) {
 		t.Errorf("got %v", err)
 	}
 }
@@ -69,7 +69,7 @@ func TestReadFilesOfAProvidersOwn(t *testing.T) {
 	must(os.Symlink("loop", filepath.Join(root, "loop")))
 	must(os.Symlink("absent", filepath.Join(root, "dangling")))
 	must(syscall.Mkfifo(filepath.Join(root, "pipe"), 0o600))
-	got, err := volume.ReadFiles(root, []string{"real/a", "link", "escape", "absolute", "magic", "loop", "dangling", "pipe", "real"}, 1<<20)
+	got, err := volume.Folder{}.Read(root, []string{"real/a", "link", "escape", "absolute", "magic", "loop", "dangling", "pipe", "real"}, 1<<20)
 	if want := map[string]string{"real/a": "inside", "link": "inside"}; err != nil || !maps.Equal(texts(got), want) {
 		t.Errorf("got %v, %v, want %v", texts(got), err, want)
 	}
@@ -98,7 +98,7 @@ func TestReadFilesOfOneGeneration(t *testing.T) {
 		}
 	})
 	for range 300 {
-		got, err := volume.ReadFiles(root, []string{"a", "b"}, 1000)
+		got, err := volume.Folder{}.Read(root, []string{"a", "b"}, 1000)
 		if err != nil || len(got) != 2 || string(got["a"]) != string(got["b"]) {
 			t.Fatalf("got %v, %v", texts(got), err)
 		}
@@ -130,5 +130,27 @@ func TestRootTmpfsRead(t *testing.T) {
 	}
 	if got, err := store.Read(target, []string{"a"}, 100); err != nil || string(got["a"]) != "mounted" {
 		t.Errorf("got %v, %v", texts(got), err)
+	}
+	// Files of another file system below are not the volume's.
+	if err := os.Mkdir(filepath.Join(target, "below"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Mount(filepath.Join(target, "below")); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { store.Unmount(filepath.Join(target, "below")) })
+	if err := os.Remove(filepath.Join(target, "..data")); err != nil { // as a provider's own
+		t.Fatal(err)
+	}
+	for _, path := range []string{"own", "below/foreign"} {
+		if err := os.WriteFile(filepath.Join(target, path), []byte("x"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := store.Read(target, []string{"own", "below/foreign"}, 100); err != nil || len(got) != 1 || string(got["own"]) != "x" {
+		t.Errorf("got %v, %v", texts(got), err)
+	}
+	if _, err := (volume.Tmpfs{}).Read(filepath.Join(target, "absent"), nil, 1); !errors.Is(err, volume.ErrNotMounted) {
+		t.Errorf("got %v", err)
 	}
 }

@@ -120,6 +120,9 @@ func (v *volume) exists(generation, name string) bool {
 	return err == nil
 }
 
+// errReplaced is what is opened not being what was looked at before.
+var errReplaced = errors.New("it was replaced meanwhile")
+
 // openFile opens a regular file, of which info is known, for reading. It never follows a link at the last component and never
 // blocks.
 func (v *volume) openFile(name string, info fs.FileInfo) (*os.File, error) {
@@ -149,7 +152,7 @@ func (v *volume) openExactly(name string, flags int, info fs.FileInfo) (*os.File
 	// os.Root follows links that stay inside; one that was put there since Lstat shows here.
 	opened, err := f.Stat()
 	if err == nil && !os.SameFile(info, opened) {
-		err = fmt.Errorf("%s was replaced meanwhile", quote(name))
+		err = fmt.Errorf("%s: %w", quote(name), errReplaced)
 	}
 	if err != nil {
 		f.Close()

@@ -12,6 +12,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"keymount/internal/provider"
 )
 
 // Mount makes target, with what is missing above it, and mounts a tmpfs there. A target that has a tmpfs is left as it is, whoever mounted
@@ -114,6 +116,45 @@ func (t Tmpfs) Inspect(target string) (Status, error) {
 		}
 	}
 	return status, nil
+}
+
+// Read returns those of the files named by paths that the volume at target holds; see readPaths. A target at which nothing is mounted, or no
+// longer, is an error that matches ErrNotMounted.
+func (t Tmpfs) Read(target string, paths []string, limit int) (map[string]provider.Contents, error) {
+	target = filepath.Clean(target)
+	f, status, err := inspectMount(target)
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("reading %s: %w", target, ErrNotMounted)
+	case err != nil:
+		return nil, err
+	}
+	defer f.Close()
+	switch status.State {
+	case Mounted:
+	case Foreign:
+		return nil, fmt.Errorf("reading %s: something else than a tmpfs is mounted there; unmount it", target)
+	default:
+		return nil, fmt.Errorf("reading %s: %w", target, ErrNotMounted)
+	}
+	v, err := openVolume(target)
+	if err != nil {
+		return nil, err
+	}
+	defer v.close()
+	// The mount that was inspected, not the folder below it or what was mounted there since.
+	inspected, err := f.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("inspecting target: %w", err)
+	}
+	opened, err := v.dir.Stat()
+	if err != nil {
+		return nil, fmt.Errorf("inspecting target: %w", err)
+	}
+	if !os.SameFile(inspected, opened) {
+		return nil, fmt.Errorf("reading %s: it was unmounted meanwhile: %w", target, ErrNotMounted)
+	}
+	return v.readPaths(paths, selection{limit: limit, device: status.Device})
 }
 
 // currentAt is volume.current with few system calls: every republish of kubelet asks.

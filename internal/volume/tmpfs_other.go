@@ -5,6 +5,8 @@ package volume
 import (
 	"errors"
 	"fmt"
+
+	"keymount/internal/provider"
 )
 
 // Mount is for Linux.
@@ -17,3 +19,8 @@ func (Tmpfs) Unmount(string) error { return unsupported() }
 func (Tmpfs) Inspect(string) (Status, error) { return Status{}, unsupported() }
 
 func unsupported() error { return fmt.Errorf("mounting a tmpfs: %w", errors.ErrUnsupported) }
+
+// Read is for Linux.
+func (Tmpfs) Read(string, []string, int) (map[string]provider.Contents, error) {
+	return nil, unsupported()
+}

@@ -10,6 +10,7 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/x509"
+	"encoding/asn1"
 	"encoding/base64"
 	"encoding/pem"
 	"errors"
@@ -36,9 +37,14 @@ func Certificates(file []byte) ([]byte, error) {
 	var out bytes.Buffer
 	found := parse(file)
 	for _, block := range found.blocks {
-		if block.Type == typeCertificate {
-			encode(&out, typeCertificate, block.Bytes)
+		if block.Type != typeCertificate {
+			continue
 		}
+		var der asn1.RawValue
+		if rest, err := asn1.Unmarshal(block.Bytes, &der); err != nil || len(rest) > 0 {
+			return nil, errors.New("a CERTIFICATE block of the file holds no certificate")
+		}
+		encode(&out, typeCertificate, block.Bytes)
 	}
 	if out.Len() > 0 {
 		return out.Bytes(), nil
@@ -62,9 +68,10 @@ func PrivateKey(file []byte) ([]byte, error) {
 	found := parse(file)
 	for _, block := range slices.Backward(found.blocks) {
 		switch {
+		case !strings.HasSuffix(block.Type, "PRIVATE KEY"):
 		case block.Type == typeEncrypted || block.Headers["DEK-Info"] != "" || strings.Contains(block.Headers["Proc-Type"], "ENCRYPTED"):
 			return nil, errors.New("the private key is encrypted: store it without a password")
-		case strings.HasSuffix(block.Type, "PRIVATE KEY"):
+		default:
 			return privateKey(block)
 		}
 	}
@@ -83,20 +90,19 @@ func privateKey(block *pem.Block) ([]byte, error) {
 	if len(block.Bytes) > maxKey {
 		return nil, fmt.Errorf("the private key is larger than %d bytes", maxKey)
 	}
-	var key any
-	var err error
-	switch block.Type {
-	case "RSA PRIVATE KEY":
-		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
-	case "EC PRIVATE KEY":
-		key, err = x509.ParseECPrivateKey(block.Bytes)
-	case "PRIVATE KEY":
-		key, err = x509.ParsePKCS8PrivateKey(block.Bytes)
-	default:
+	if !slices.Contains([]string{"RSA PRIVATE KEY", "EC PRIVATE KEY", "PRIVATE KEY"}, block.Type) {
 		return nil, fmt.Errorf("a private key of the form %q is not known here: store it as PKCS #8", shown(block.Type))
 	}
+	// Whatever the block says, as crypto/tls has it: tools confuse the three.
+	key, err := x509.ParsePKCS8PrivateKey(block.Bytes)
+	if err != nil {
+		key, err = x509.ParsePKCS1PrivateKey(block.Bytes)
+	}
+	if err != nil {
+		key, err = x509.ParseECPrivateKey(block.Bytes)
+	}
 	if err != nil { // its text could repeat parts of the key
-		return nil, fmt.Errorf("the private key cannot be read as what its block says, which is %q", shown(block.Type))
+		return nil, fmt.Errorf("the private key cannot be read, of which its block says that it is a %s", shown(block.Type))
 	}
 	var out bytes.Buffer
 	switch key := key.(type) {

@@ -18,6 +18,7 @@ func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 // Whatever holds a certificate and its key gives a pair that loads, the key in the usual form, the chain in order.
 func TestPair(t *testing.T) {
+	t.Attr("conformance", "12.7/tls")
 	t.Parallel()
 	root := encodetest.Make(t, encodetest.Template{Name: "root"})
 	pair := func(algorithm string) encodetest.Pair {
@@ -33,12 +34,15 @@ func TestPair(t *testing.T) {
 		of   encodetest.Pair
 		kind string
 	}{
-		"PKCS #8 RSA":             {join(rsa.Key, rsa.Certificate, root.Certificate), rsa, "RSA PRIVATE KEY"},
-		"PKCS #1":                 {join(pkcs1, rsa.Certificate, root.Certificate), rsa, "RSA PRIVATE KEY"},
-		"PKCS #8 EC":              {join(ec.Certificate, root.Certificate, ec.Key), ec, "EC PRIVATE KEY"},
-		"SEC 1":                   {join(ec.Certificate, root.Certificate, sec1), ec, "EC PRIVATE KEY"},
-		"parameters before":       {join(parameters, sec1, ec.Certificate, root.Certificate), ec, "EC PRIVATE KEY"},
-		"parameters after":        {join(sec1, parameters, ec.Certificate, root.Certificate), ec, "EC PRIVATE KEY"},
+		"PKCS #8 RSA":                        {join(rsa.Key, rsa.Certificate, root.Certificate), rsa, "RSA PRIVATE KEY"},
+		"PKCS #1":                            {join(pkcs1, rsa.Certificate, root.Certificate), rsa, "RSA PRIVATE KEY"},
+		"PKCS #8 EC":                         {join(ec.Certificate, root.Certificate, ec.Key), ec, "EC PRIVATE KEY"},
+		"SEC 1":                              {join(ec.Certificate, root.Certificate, sec1), ec, "EC PRIVATE KEY"},
+		"parameters before":                  {join(parameters, sec1, ec.Certificate, root.Certificate), ec, "EC PRIVATE KEY"},
+		"parameters after":                   {join(sec1, parameters, ec.Certificate, root.Certificate), ec, "EC PRIVATE KEY"},
+		"PKCS #1 that is said to be PKCS #8": {join(bytes.ReplaceAll(pkcs1, []byte("RSA PRIVATE"), []byte("PRIVATE")), rsa.Certificate, root.Certificate), rsa, "RSA PRIVATE KEY"},
+		"parameters with headers of encrypted keys": {join(sec1, pem.EncodeToMemory(&pem.Block{Type: "DH PARAMETERS", Headers: map[string]string{"Proc-Type": "4,ENCRYPTED"}}),
+			ec.Certificate, root.Certificate), ec, "EC PRIVATE KEY"},
 		"Ed25519":                 {join(ed.Key, ed.Certificate, root.Certificate), ed, "PRIVATE KEY"},
 		"two keys: the last":      {join(rsa.Key, ec.Key, ec.Certificate, root.Certificate), ec, "EC PRIVATE KEY"},
 		"CRLF":                    {bytes.ReplaceAll(join(rsa.Key, rsa.Certificate, root.Certificate), []byte("\n"), []byte("\r\n")), rsa, "RSA PRIVATE KEY"},
@@ -67,6 +71,7 @@ func TestPair(t *testing.T) {
 }
 
 func TestRefused(t *testing.T) {
+	t.Attr("conformance", "10.1/8-no-empty-tls-key")
 	t.Parallel()
 	pair := encodetest.Make(t, encodetest.Template{Name: "x", Algorithm: encodetest.RSA})
 	encrypted := encodetest.OpenSSL(t, pair.Key, "pkcs8", "-topk8", "-passout", "pass:secret")
@@ -86,6 +91,7 @@ func TestRefused(t *testing.T) {
 		"PKCS #12 with a password": {encodetest.PFX(t, pair.Key, [][]byte{pair.Certificate}, "-passout", "pass:secret"), tlspair.PrivateKey, "password"},
 		"PKCS #12 without a key":   {encodetest.PFX(t, nil, [][]byte{pair.Certificate}), tlspair.PrivateKey, "no private key"},
 		"OPENSSH":                  {pem.EncodeToMemory(&pem.Block{Type: "OPENSSH PRIVATE KEY", Bytes: []byte("hunter2")}), tlspair.PrivateKey, "OPENSSH PRIVATE KEY"},
+		"an empty certificate":     {pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE"}), tlspair.Certificates, "holds no certificate"},
 		"damaged":                  {pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: []byte("hunter2")}), tlspair.PrivateKey, "cannot be read"},
 	} {
 		t.Run(name, func(t *testing.T) {
