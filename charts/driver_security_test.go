@@ -78,6 +78,41 @@ func TestDriverFolders(t *testing.T) {
 	}
 }
 
+// Secrets are neither listed nor watched. To delete one is a right that only clusters ask for in which owners are changed by nobody else; without
+// roles or syncSecret.enabled there is none at all.
+func TestDriverRightsOnSecrets(t *testing.T) {
+	t.Parallel()
+	claim(t, "10.3/chart-rights-are-narrow")
+	role := func(chart, text string, apis ...string) []rbacv1.PolicyRule {
+		set := installation{Values: values(t, text), APIVersions: apis}.objects(t, chart)
+		return find[*rbacv1.ClusterRole](t, set, "ClusterRole/secretprovidersyncing-role").Rules
+	}
+	const openShift = "security.openshift.io/v1"
+	for _, tc := range []struct {
+		chart, text string
+		apis, want  []string
+	}{
+		{driverChart, syncing, nil, []string{"create", "get", "patch"}},
+		{driverChart, syncing, []string{"route.openshift.io/v1"}, []string{"create", "get", "patch"}},
+		{driverChart, syncing, []string{openShift}, []string{"create", "get", "patch", "delete"}},
+		{providerChart, "secrets-store-csi-driver: {" + syncing + "}", nil, []string{"create", "get", "patch"}},
+		{providerChart, "secrets-store-csi-driver: {" + syncing + "}", []string{openShift}, []string{"create", "get", "patch", "delete"}},
+	} {
+		rules := role(tc.chart, tc.text, tc.apis...)
+		if len(rules) != 2 || !slices.Equal(rules[0].Resources, []string{"secrets"}) || !slices.Equal(rules[0].Verbs, tc.want) {
+			t.Errorf("%s on %v: rules %v, want %v on Secrets", tc.chart, tc.apis, rules, tc.want)
+		}
+	}
+	for _, text := range []string{"", "{rbac: {install: false}, " + syncing + "}"} {
+		set := installation{Values: values(t, text), APIVersions: []string{openShift}}.objects(t, driverChart)
+		for name, object := range set {
+			if role, ok := object.(*rbacv1.ClusterRole); ok && slices.ContainsFunc(role.Rules, func(r rbacv1.PolicyRule) bool { return slices.Contains(r.Resources, "secrets") }) {
+				t.Errorf("with %q, %s grants a right on Secrets", text, name)
+			}
+		}
+	}
+}
+
 // No right on Secrets without syncSecret.enabled, none to make tokens or to write pods ever, and no wildcards.
 func TestDriverRightsAreNarrow(t *testing.T) {
 	t.Parallel()

@@ -22,6 +22,9 @@ func TestDriverNotes(t *testing.T) {
 		"logVerbosity: 2":                     "label namespace secrets pod-security",
 		"fullnameOverride: a":                 "rollout status daemonset/a --namespace secrets",
 		"enableSecretRotation: false":         "enableSecretRotation=true keeps them fresh",
+		"{" + syncing + "}":                   "!No Kubernetes Secrets are made",
+		"syncSecret: {enabled: false}":        "; syncSecret.enabled=true gives",
+		"syncSecret: null":                    "; syncSecret.enabled=true gives",
 		"preventPodSchedulingIfMissing: true": "preventPodSchedulingIfMissing ",
 		"linux: {image: {repository: registry.k8s.io/csi-secrets-store/driver, tag: v1.6.0}}": "ghcr.io/keymount/keymount-driver:" + appVersion(t) + " is in its place",
 	} {

@@ -24,6 +24,8 @@ func TestProviderNotes(t *testing.T) {
 		"linux: {hostNetwork: false}":                            "!" + ports,
 		"secrets-store-csi-driver: {a: 1}":                       "secrets-store-csi-driver.enableSecretRotation=true keeps them fresh",
 		"secrets-store-csi-driver: {enableSecretRotation: true}": "!keeps them fresh",
+		"secrets-store-csi-driver: {b: 1}":                       "secrets-store-csi-driver.syncSecret.enabled=true gives",
+		"secrets-store-csi-driver: {" + syncing + "}":            "!No Kubernetes Secrets are made",
 		withoutDriver:                                            "the cluster needs a driver of its own",
 		"linux: {image: {repository: mcr.microsoft.com/oss/v2/azure/secrets-store/provider-azure, tag: v1.8.2}}": "ghcr.io/keymount/keymount-azure:" + appVersion(t) + " is in its place",
 	} {
