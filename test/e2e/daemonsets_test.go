@@ -21,6 +21,10 @@ const (
 // Pods do not notice that the driver under them is replaced.
 func (disruptive) DriverRestarted(s *rig.Scenario) {
 	first, second := newWitness(s, "n1", "first", "version-1."), newWitness(s, "n2", "second", "version-1.")
+	s.PutSecret("db-password", "one")
+	s.Apply(databaseClass)
+	s.Pod("synced", "database")
+	changes := s.Changes(secretKind, "database")
 	s.Kubectl("rollout", "restart", "daemonset/"+driver, "-n", rig.SystemNamespace)
 	s.Kubectl("rollout", "status", "daemonset/"+driver, "-n", rig.SystemNamespace, "--timeout=90s")
 	store(s, "version-2.")
@@ -28,6 +32,11 @@ func (disruptive) DriverRestarted(s *rig.Scenario) {
 		w.sees("version-2.")
 		w.undisturbed()
 	}
+	if seen := changes(); len(seen) > 0 {
+		s.Errorf("the Kubernetes Secret changed: %q", seen)
+	}
+	s.PutSecret("db-password", "two")
+	awaitSecret(s, "database", map[string]string{"password": "two"})
 }
 
 // A pod that comes while there is no driver starts when there is one again.

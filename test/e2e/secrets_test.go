@@ -178,6 +178,11 @@ spec:
 	if secret.Labels["app"] != "shop" || secret.Labels[managedLabel] != "true" || secret.Annotations["example.com/owner"] != "shop" {
 		s.Errorf("the Secret has labels %q and annotations %q", secret.Labels, secret.Annotations)
 	}
+	for key, want := range map[string]string{"tls.crt": "CERTIFICATE", "tls.key": "RSA PRIVATE KEY"} {
+		if got := blocks(string(secret.Data[key])); !slices.Equal(got, []string{want}) {
+			s.Errorf("%s holds %q, want one %s", key, got, want)
+		}
+	}
 	pair, err := tls.X509KeyPair(secret.Data["tls.crt"], secret.Data["tls.key"])
 	if err != nil || pair.Leaf.Subject.CommonName != "shop.example" {
 		s.Errorf("the Secret is no key pair of shop.example: %v", err)

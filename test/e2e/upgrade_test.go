@@ -25,12 +25,12 @@ func (upgrade) HelmUpgradeAndRollback(s *rig.Scenario) {
 		}
 		checkContainers(s, "secrets-store-csi-driver", containers)
 		checkUserValues(s)
+		s.PutSecret("db-password", version)
 		store(s, version)
 		for _, w := range witnesses {
 			w.sees(version)
 			w.undisturbed()
 		}
-		s.PutSecret("db-password", version)
 		if now := awaitSecret(s, "database", map[string]string{"password": version}); now.UID != secret.UID {
 			s.Error("the Kubernetes Secret was made anew")
 		}

@@ -90,23 +90,23 @@ func (upgrade) AsUpstream(s *rig.Scenario) {
 	checkUserValues(s)
 	checkContainers(s, "secrets-store-csi-driver", "node-driver-registrar secrets-store liveness-probe")
 	witnesses := aWitnessOnEachNode(s, "version-1.")
+	// The rights that upstream's chart grants are enough for a Kubernetes Secret that follows the vault.
+	s.PutSecret("db-password", "version-1.")
+	s.Apply(databaseClass)
+	s.Pod("synced", "database")
+	awaitSecret(s, "database", map[string]string{"password": "version-1."})
+	s.PutSecret("db-password", "version-2.")
 	store(s, "version-2.")
 	for _, w := range witnesses {
 		w.sees("version-2.")
 		w.undisturbed()
 	}
+	awaitSecret(s, "database", map[string]string{"password": "version-2."})
 	for _, ip := range strings.Fields(s.Kubectl("get", "pods", "--namespace", rig.SystemNamespace, "--selector", "app=secrets-store-csi-driver", "--output", "jsonpath={.items[*].status.podIP}")) {
 		if err := getHealth("http://" + ip + ":9808/healthz"); err != nil {
 			s.Errorf("the liveness probe of upstream's sidecar: %v", err)
 		}
 	}
-	// With the rights that its chart grants, a Kubernetes Secret follows the vault.
-	s.PutSecret("db-password", "one")
-	s.Apply(databaseClass)
-	s.Pod("synced", "database")
-	awaitSecret(s, "database", map[string]string{"password": "one"})
-	s.PutSecret("db-password", "two")
-	awaitSecret(s, "database", map[string]string{"password": "two"})
 	// Without a token of the pod's own, too.
 	s.Class("principal", `{objectName: user, objectType: secret}`)
 	if got := s.Pod("principal", "principal").File("/mnt/principal/user"); got != "version-2." {
