@@ -19,9 +19,11 @@ import (
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/apis/meta/v1/unstructured"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/client-go/discovery"
 
+	"keymount/internal/secretsync"
 	"keymount/test/integration/apiserver"
 	"keymount/test/integration/driver"
 	"keymount/test/integration/kubelet"
@@ -36,6 +38,9 @@ type aviary struct {
 	secret, given []canary
 }
 
+// canaryAccount is the service account of the drivers that are searched. It may sync Secrets.
+const canaryAccount = "canaries"
+
 // newAviary starts a node at the highest verbosity of everything that the driver is made of.
 func newAviary(t *testing.T, args ...string) *aviary {
 	t.Helper()
@@ -43,7 +48,7 @@ func newAviary(t *testing.T, args ...string) *aviary {
 	allowCores(t)
 	args = append(append(args, withAzure("--share-reads-for=0s", "-v=10", "--provider-health-check",
 		"--provider-health-check-interval=1s")...), rotation("1s")...)
-	a.rig = newRigWith(t, driver.Options{Args: args, Env: []string{"TMPDIR=" + a.temporary, "AZURE_SDK_GO_LOGGING=all",
+	a.rig = newRigWith(t, driver.Options{Account: grant(t, canaryAccount, append(usualRights, syncingRights...)...), Args: args, Env: []string{"TMPDIR=" + a.temporary, "AZURE_SDK_GO_LOGGING=all",
 		"GRPC_GO_LOG_VERBOSITY_LEVEL=99", "GRPC_GO_LOG_SEVERITY_LEVEL=info", "GRPC_BINARY_LOG_FILTER=*"}})
 	a.secret = append(a.secret, newToken("the driver's own token", a.ownToken())...)
 	return a
@@ -162,7 +167,7 @@ func (a *aviary) emitted() map[string]string {
 		}
 		out[file] = string(text)
 	}
-	for _, r := range api.Requests(a.T, apiserver.User(driver.Namespace, driver.ServiceAccount)) {
+	for _, r := range api.Requests(a.T, apiserver.User(driver.Namespace, canaryAccount)) {
 		out["requests"] += r.URI + "\n"
 	}
 	return out
@@ -222,6 +227,9 @@ func (a *aviary) objects() (others, written map[string]string) {
 			if err != nil {
 				a.Fatalf("listing %s: %v", resource.Name, err)
 			}
+			if gv.Group == "" && resource.Name == "secrets" {
+				others[syncedSecrets] = a.withoutData(found)
+			}
 			text, err := found.MarshalJSON()
 			if err != nil {
 				a.Fatal(err)
@@ -235,6 +243,27 @@ func (a *aviary) objects() (others, written map[string]string) {
 		}
 	}
 	return others, written
+}
+
+// syncedSecrets is the place of all that is in Secrets that the driver makes but for their data.
+const syncedSecrets = "synced secrets"
+
+// withoutData takes the data out of the Secrets that the driver makes, where contents are to be, and returns what is left of these.
+func (a *aviary) withoutData(list *unstructured.UnstructuredList) string {
+	a.Helper()
+	var b strings.Builder
+	for _, object := range list.Items {
+		if object.GetAnnotations()[secretsync.Note] == "" {
+			continue
+		}
+		delete(object.Object, "data") // the list's own
+		text, err := object.MarshalJSON()
+		if err != nil {
+			a.Fatal(err)
+		}
+		b.Write(text)
+	}
+	return b.String()
 }
 
 // aToken is what any JSON web token looks like, whoever made it.

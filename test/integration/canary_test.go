@@ -27,12 +27,14 @@ import (
 	"keymount/test/integration/kubelet"
 )
 
-// Whatever the driver does, and whatever providers do to it, no secret comes out of it but in the files of the volume.
+// Whatever the driver does, and whatever providers do to it, no secret comes out of it but in the files of the volume and
+// in the data of the Secrets that its class asks for.
 func TestRootCanaries(t *testing.T) {
 	for name, args := range map[string][]string{"text": nil, "json": {"--log-format-json"}} {
 		t.Run(name, func(t *testing.T) {
 			a := newAviary(t, args...)
 			a.vaultScenario()
+			a.secretScenario()
 			kept, provider := a.socketScenario()
 			a.hostileScenario(provider)
 			a.driver.Restart()
@@ -222,6 +224,7 @@ func (a *aviary) wantLive(texts map[string]string) {
 		"metrics": "error_type", "healthz": "ok", "readyz": "holding " + a.driver.State, "cmdline": "--endpoint=unix://" + a.driver.Endpoint,
 		"environ": "TMPDIR=" + a.temporary, "requests": "/namespaces/" + a.ns + "/secretproviderclasses/app", "log": "SIGQUIT: quit",
 		"folders": "keymount-volumes", "temporary": a.temporary, "events": "MountRotationComplete",
+		"secretproviderclasspodstatuses": "SecretsSynced", syncedSecrets: "keymount.dev/synced",
 	} {
 		if !strings.Contains(texts[where], holds) {
 			a.Errorf("%s does not hold %q: %.300s", where, holds, texts[where])
