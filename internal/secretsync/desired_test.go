@@ -158,7 +158,8 @@ func TestNotes(t *testing.T) {
 		{"of the same time", note{UID: "u", Generation: 5, AsOf: now}, false},
 		{"later", note{UID: "u", Generation: 5, AsOf: now.Add(time.Second)}, true},
 		{"later, of an earlier class", note{UID: "u", Generation: 4, AsOf: now.Add(time.Second)}, false},
-		{"earlier, of a later class", note{UID: "u", Generation: 6, AsOf: now.Add(-time.Hour)}, true},
+		{"earlier, of a later class", note{UID: "u", Generation: 6, AsOf: now.Add(-lag)}, true},
+		{"long ago, of a later class than there is", note{UID: "u", Generation: 1 << 62, AsOf: now.Add(-lag - time.Second)}, false},
 		{"later, of another object", note{UID: "v", Generation: 1, AsOf: now.Add(time.Second)}, true},
 		{"far ahead", note{UID: "u", Generation: 5, AsOf: now.Add(ahead + time.Second)}, false},
 	} {

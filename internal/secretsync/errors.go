@@ -75,13 +75,16 @@ func (s *Syncer) failure(class classState, name string, err error) *provider.Err
 
 // remedyOf says what to do about an answer of the API server, or its absence.
 func remedyOf(kind provider.Kind, text string) string {
+	const admission = "a quota or an admission plugin of the cluster refuses it; it is tried again"
 	switch {
+	case strings.Contains(text, "ValidatingAdmissionPolicy"), strings.Contains(text, "admission webhook"):
+		return admission
 	case kind == provider.Denied && strings.Contains(text, "ownerRef"): // the admission plugin OwnerReferencesPermissionEnforcement
 		return "the driver's service account needs delete on secrets in this cluster, which lets nobody else change owners; it is tried again"
 	case kind == provider.Denied && strings.Contains(text, "cannot "): // the authoriser's word
 		return "the driver's service account needs get on pods and create, get and patch on secrets, which the chart's value syncSecret.enabled grants; it is tried again"
 	case kind == provider.Denied:
-		return "a quota or an admission plugin of the cluster refuses it; it is tried again"
+		return admission
 	case kind == provider.Unavailable, kind == provider.Throttled:
 		return "it is tried again"
 	}

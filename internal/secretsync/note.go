@@ -17,6 +17,9 @@ const (
 	maxNote = 256 << 10
 	// ahead is how far clocks of nodes may differ. A time further ahead than that is no reason to wait for it to come.
 	ahead = time.Minute
+	// lag is how long a node may see an earlier state of a class than another one does. What is said to be of a later state for longer than
+	// that is not: the class is what this node sees.
+	lag = 10 * time.Minute
 )
 
 // A note is what Note says; the zero value where it is absent or damaged. Whoever may write the Secret can write it.
@@ -58,8 +61,10 @@ func (n *note) text() string {
 // newer says whether what the Secret holds was made from a newer state of the class than the task's, or of the source.
 func (n *note) newer(t *task) bool {
 	switch {
-	case n.UID == t.class.uid && n.Generation != t.class.generation:
-		return n.Generation > t.class.generation
+	case n.UID == t.class.uid && n.Generation < t.class.generation:
+		return false
+	case n.UID == t.class.uid && n.Generation > t.class.generation:
+		return !t.asOf.After(n.AsOf.Add(lag))
 	case n.AsOf.After(t.cfg.Now().Add(ahead)):
 		return false
 	}

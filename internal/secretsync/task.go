@@ -223,7 +223,7 @@ func (t *task) differences(h *have, w *desired) (data, metadata map[string]any, 
 	}
 	labels := textDifferences(h.GetLabels(), w.labels, h.note.Labels)
 	annotations := textDifferences(h.GetAnnotations(), w.annotations, h.note.Annotations)
-	if len(data)+len(labels)+len(annotations) == 0 {
+	if len(data)+len(labels)+len(annotations) == 0 && h.kind == w.kind {
 		return data, metadata, nil
 	}
 	if h.note.newer(t) {

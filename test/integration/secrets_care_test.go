@@ -38,6 +38,8 @@ func TestSecretsOfOthersAreLeftAlone(t *testing.T) {
 		{"marked otherwise", func(s *corev1.Secret) { s.Labels[managed] = "yes" }, []string{"no SecretProviderClass makes"}, false},
 		{"of another class", func(s *corev1.Secret) { s.Annotations = map[string]string{secretsync.Note: `{"class":"other"}`} },
 			[]string{"SecretProviderClass other makes the Secret as well", "another secretName"}, false},
+		{"of another type, with the same content", func(s *corev1.Secret) { s.Type, s.Data["f"] = "example.com/x", []byte("new") },
+			[]string{"has the type example.com/x"}, true},
 		{"of another type", func(s *corev1.Secret) { s.Type = "example.com/x" }, []string{"has the type example.com/x", "asks for Opaque", "delete the Secret"}, true},
 		{"immutable", func(s *corev1.Secret) { s.Immutable = &yes }, []string{"is immutable", "delete the Secret"}, true},
 	} {
@@ -397,6 +399,21 @@ func TestAdmissionRefuses(t *testing.T) {
 		r.fetched(r.volume(r.pod("web-1", "web"), "c"), time.Now(), map[string]string{"f": "1"})
 		r.wantFailed(provider.Denied, tc.text)
 	}
+}
+
+// A policy of the cluster refuses with the code of an object that is wrong; what is wrong is not the class.
+func TestAPolicyRefuses(t *testing.T) {
+	r := newSecretRig(t)
+	r.class("c", opaque("db", "f"))
+	r.meddleWith(func(req *http.Request) *http.Response {
+		if req.Method != http.MethodPost {
+			return nil
+		}
+		return answer(http.StatusUnprocessableEntity, `{"kind":"Status","apiVersion":"v1","status":"Failure","reason":"Invalid","code":422,
+			"message":"secrets \"db\" is forbidden: ValidatingAdmissionPolicy 'p' with binding 'b' denied request: no team label"}`)
+	})
+	r.fetched(r.volume(r.pod("web-1", "web"), "c"), time.Now(), map[string]string{"f": "1"})
+	r.wantFailed(provider.Invalid, "no team label", "an admission plugin of the cluster refuses it")
 }
 
 // Nobody needs Secrets for a pod that is gone, nor for a volume.

@@ -28,6 +28,7 @@ import (
 // With the policy of deploy/policy, whoever has the driver's token may no more with Secrets than the driver does, and the driver does all
 // that it does without.
 func TestPolicyHoldsTheDriverToItsSecrets(t *testing.T) {
+	t.Attr("conformance", "10.3/policy-holds-the-driver")
 	r := newSecretRig(t)
 	holdToItsSecrets(t, r.ns)
 	api.ApplyText(t, strings.ReplaceAll(mayDelete, "NAMESPACE", r.ns)) // as on OpenShift
