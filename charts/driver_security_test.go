@@ -113,6 +113,23 @@ func TestDriverRightsOnSecrets(t *testing.T) {
 	}
 }
 
+// Status objects have owners too, and those of a pod of the same name are taken over.
+func TestDriverRightsOnStatusObjects(t *testing.T) {
+	t.Parallel()
+	claim(t, "10.3/chart-rights-are-narrow")
+	for _, tc := range []struct{ apis, want []string }{
+		{nil, []string{"create", "get", "patch"}},
+		{[]string{"security.openshift.io/v1"}, []string{"create", "get", "patch", "delete"}},
+	} {
+		set := installation{Values: values(t, ""), APIVersions: tc.apis}.objects(t, driverChart)
+		for _, rule := range find[*rbacv1.ClusterRole](t, set, "ClusterRole/secretproviderclasses-role").Rules {
+			if slices.Contains(rule.Resources, "secretproviderclasspodstatuses") && !slices.Equal(rule.Verbs, tc.want) {
+				t.Errorf("on %v: %v on status objects, want %v", tc.apis, rule.Verbs, tc.want)
+			}
+		}
+	}
+}
+
 // No right on Secrets without syncSecret.enabled, none to make tokens or to write pods ever, and no wildcards.
 func TestDriverRightsAreNarrow(t *testing.T) {
 	t.Parallel()
