@@ -41,6 +41,7 @@ func BenchmarkNode(b *testing.B) {
 	firstMounts(r, e)
 	together(r, e)
 	refreshes(r, e)
+	syncs(r, e)
 	residents(r, e)
 	fmt.Print(r.text())
 	if *document != "" && !b.Failed() {

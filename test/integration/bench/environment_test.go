@@ -3,6 +3,7 @@
 package bench
 
 import (
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/json"
@@ -62,7 +63,7 @@ func newEnvironment(b *testing.B) *environment {
 }
 
 // class makes the class with all secrets, by a name of its own.
-func (e *environment) class(b testing.TB, name string) {
+func (e *environment) class(b testing.TB, name string, synced []any) {
 	b.Helper()
 	objects := "array:\n"
 	for i := range secrets {
@@ -71,7 +72,7 @@ func (e *environment) class(b testing.TB, name string) {
 	text, err := json.Marshal(map[string]any{
 		"apiVersion": "secrets-store.csi.x-k8s.io/v1", "kind": "SecretProviderClass",
 		"metadata": map[string]string{"name": name, "namespace": e.ns},
-		"spec": map[string]any{"provider": "azure", "parameters": map[string]string{
+		"spec": map[string]any{"provider": "azure", "secretObjects": append([]any{}, synced...), "parameters": map[string]string{
 			"keyvaultName": vaultName, "tenantID": emulatortest.Tenant, "clientID": emulatortest.ClientID, "objects": objects}},
 	})
 	if err != nil {
@@ -80,13 +81,13 @@ func (e *environment) class(b testing.TB, name string) {
 	e.api.ApplyText(b, string(text))
 }
 
-// A pod asks for one volume.
-type pod struct{ namespace, name string }
+// A pod asks for one volume. Without a uid it is one of which the API server knows nothing.
+type pod struct{ namespace, name, uid string }
 
 // publish is what kubelet asks for the pod's volume. The token is where only kubelet can put it, so it proves the pod's
 // identity by itself.
 func (p pod) publish(class, target string, emu *emulatortest.Emulator) *csi.NodePublishVolumeRequest {
-	uid := p.name + "-uid"
+	uid := cmp.Or(p.uid, p.name+"-uid")
 	lifetime := time.Hour
 	tokens, err := json.Marshal(map[string]any{emulatortest.Audience: map[string]any{
 		"token":               emu.ServiceAccountToken(p.namespace, "default", p.name, uid, emulatortest.Audience, lifetime),
@@ -118,8 +119,8 @@ type process struct {
 	seen    int // requests to the API server before what is counted
 }
 
-// start starts a driver that knows nothing yet, with a class of its own.
-func (e *environment) start(b *testing.B, class, interval string) *process {
+// start starts a driver that knows nothing yet, with a class of its own, which may have secretObjects.
+func (e *environment) start(b *testing.B, class, interval string, synced ...any) *process {
 	b.Helper()
 	d := driver.Start(b, e.api, driver.Options{
 		Plain: true,
@@ -127,7 +128,7 @@ func (e *environment) start(b *testing.B, class, interval string) *process {
 			"--min-rotation-poll-interval=1s", "--share-reads-for=" + shareFor.String()},
 		Env: append(e.emu.Env(), "NO_PROXY=127.0.0.1,localhost", "no_proxy=127.0.0.1,localhost"),
 	})
-	e.class(b, class)
+	e.class(b, class, synced)
 	p := &process{B: b, environment: e, driver: d, client: csi.NewNodeClient(d.Dial()), class: class}
 	p.reset()
 	return p
@@ -152,7 +153,7 @@ func (p *process) publish(n int) []time.Duration {
 	for range n {
 		name := fmt.Sprintf("%s-%d", p.class, len(p.volumes))
 		target := filepath.Join(p.driver.Kubelet, "pods", name, "mount")
-		p.volumes = append(p.volumes, pod{p.ns, name}.publish(p.class, target, p.emu))
+		p.volumes = append(p.volumes, pod{namespace: p.ns, name: name}.publish(p.class, target, p.emu))
 	}
 	return p.call(p.volumes[first:])
 }

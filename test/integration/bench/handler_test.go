@@ -94,7 +94,7 @@ func newHandler(r *report) *handler {
 		}),
 	})
 	emulator := emulatortest.Start(r, emulatortest.DefaultSeed("bench"))
-	pod := pod{"bench", "pod-1"}
+	pod := pod{namespace: "bench", name: "pod-1"}
 	h.request = pod.publish("class", filepath.Join(r.TempDir(), "target"), emulator)
 	return h
 }
