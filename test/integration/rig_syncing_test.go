@@ -149,21 +149,24 @@ func (r *syncRig) awaitSecret(name string, want map[string]string) {
 	})
 }
 
-// awaitCondition waits until every status object of the namespace says this of its Secrets.
-func (r *rig) awaitCondition(status, message string) {
+// awaitCondition waits until the volume's status object says this of its Secrets.
+func (r *rig) awaitCondition(v *kubelet.Volume, status, message string) {
 	r.Helper()
 	r.driver.Await("SecretsSynced "+status, func(context.Context) error {
+		said := ""
 		for _, object := range r.statuses() {
+			if target, _, _ := unstructured.NestedString(object.Object, "status", "targetPath"); target != v.Target {
+				continue
+			}
 			conditions, _, _ := unstructured.NestedSlice(object.Object, "status", "conditions")
-			said := ""
 			for _, c := range conditions {
 				if c := c.(map[string]any); c["type"] == "SecretsSynced" {
 					said = fmt.Sprint(c["status"], " ", c["message"])
 				}
 			}
-			if !strings.HasPrefix(said, status+" ") || !strings.Contains(said, message) {
-				return fmt.Errorf("%s says %q", object.GetName(), said)
-			}
+		}
+		if !strings.HasPrefix(said, status+" ") || !strings.Contains(said, message) {
+			return fmt.Errorf("it says %q", said)
 		}
 		return nil
 	})

@@ -105,9 +105,16 @@ func (r *syncRig) immutableSecret(v *kubelet.Volume) {
 	if len(r.metric(`keymount_secret_sync_failures_total{kind="invalid",provider="azure"} `)) != 1 {
 		r.Errorf("no failure is counted: %q", r.metric("keymount_secret_"))
 	}
+	r.awaitCondition(v, "False", "it is immutable")
+
+	// The next driver knows nothing of that, and the volume no longer changes.
+	r.driver.Kill()
 	r.cluster.remove("db")
-	r.awaitSecret("db", map[string]string{"db": "three"}) // kubelet is not needed for that
-	r.awaitMetric(`keymount_secrets_out_of_sync{provider="azure"} 0`)
+	r.driver.Start()
+	r.mustRepublish(v)
+	r.cluster.wantData("db", map[string]string{"db": "three"})
+	r.awaitCondition(v, "True", "")
+	r.wantMetric(`keymount_secrets_out_of_sync{provider="azure"} 0`)
 }
 
 // Without the rights on Secrets volumes are mounted all the same. The pods are told, the log says it once, and when the rights are there
@@ -118,22 +125,28 @@ func TestRootSecretsWithoutTheRights(t *testing.T) {
 	r := syncRigOf(newRigWith(t, driver.Options{Account: grant(t, account, usualRights...)}), account)
 	r.provide(r.driver.Providers, "other")
 	r.syncedClass("app", "other", some, opaque("db", "a"))
-	for range 2 {
-		v := r.volume("app", ownedBy("shop"))
+	volumes := []*kubelet.Volume{r.volume("app", ownedBy("shop")), r.volume("app", ownedBy("shop")), r.volume("app", ownedBy("shop"))}
+	for _, v := range volumes {
 		r.mustPublish(v)
 		r.wantFiles(v, map[string]string{"a": "a v1"})
 	}
 	r.awaitEvent("Warning FailedToCreateSecret: SecretProviderClass app: syncing Secret " + r.ns + "/db: ")
 	r.awaitEvent("syncSecret.enabled")
-	r.awaitCondition("False", "syncSecret.enabled")
+	r.awaitMetric(`keymount_secrets_out_of_sync{provider="other"} 3`)
+	r.mustUnpublish(volumes[2])
 	r.awaitMetric(`keymount_secrets_out_of_sync{provider="other"} 2`)
+	for _, v := range volumes[:2] {
+		r.awaitCondition(v, "False", "syncSecret.enabled")
+	}
 	if len(r.metric(`keymount_secret_sync_failures_total{kind="denied",provider="other"} `)) != 1 {
 		t.Errorf("no failure is counted: %q", r.metric("keymount_secret_"))
 	}
 
 	grant(t, account, syncingRights...)
 	r.awaitSecret("db", map[string]string{"a": "a v1"})
-	r.awaitCondition("True", "")
+	for _, v := range volumes[:2] {
+		r.awaitCondition(v, "True", "")
+	}
 	r.awaitMetric(`keymount_secrets_out_of_sync{provider="other"} 0`)
 	r.cluster.wantOwners("db", uidOf("shop"))
 	if n := warnings(r.driver.Log(), "Kubernetes Secret could not be synced"); n != 1 {
