@@ -12,16 +12,21 @@ import (
 	"keymount/test/e2e/rig"
 )
 
-// Without an API server, whether it hangs or is gone, the driver stays ready, and volumes are refreshed from what is known. Status and Events follow when it
-// is back.
+// Without an API server, whether it hangs or is gone, the driver stays ready, and volumes are refreshed from what is known. Status, Events and
+// Kubernetes Secrets follow when it is back.
 func (disruptive) APIServerAway(s *rig.Scenario) {
 	s.ExpectError("secrets-store: ", s.Namespace+"/web", "left unfinished", "SecretProviderClassPodStatus")
+	s.MayLogError("secrets-store: ", s.Namespace+"/synced", "left unfinished", "SecretProviderClassPodStatus")
+	s.PutSecret("db-password", "version-1.")
+	s.Apply(databaseClass)
+	s.Pod("synced", "database")
 	w := newWitness(s, "n1", "web", "version-1.")
 	address := s.SystemPod("n1", driver).Status.PodIP
 	began := time.Now()
 	var newest string
 	refresh := func(version string) {
 		newest = store(s, version)
+		s.PutSecret("db-password", version)
 		w.sees(version)
 		if err := readyz(address); err != nil {
 			s.Fatalf("%s after the API server went the driver is not ready: %v", time.Since(began).Round(time.Second), err)
@@ -36,6 +41,7 @@ func (disruptive) APIServerAway(s *rig.Scenario) {
 	s.AwaitAPI()
 	awaitStatus(s, "web", newest)
 	s.AwaitEvent("web", "MountRotationComplete")
+	awaitSecret(s, "database", map[string]string{"password": "version-3."})
 	w.undisturbed()
 }
 

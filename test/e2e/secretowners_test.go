@@ -179,6 +179,7 @@ func (disruptive) SecretsWithoutTheRight(s *rig.Scenario) {
 	helmUpgrade(s, "--set", "secrets-store-csi-driver.syncSecret.enabled=false")
 	s.PutSecret("db-password", "correct horse")
 	s.Apply(databaseClass)
+	s.Annotate(classKind, "database", pollAnnotation, "12h") // no refresh brings the Secret
 	if got := s.Pod("web", "database").File("/mnt/database/db-password"); got != "correct horse" {
 		s.Errorf("the file is %q", got)
 	}
