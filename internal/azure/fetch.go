@@ -59,13 +59,12 @@ func (p *Provider) fetch(ctx context.Context, req *provider.Request) (*provider.
 	m := &mount{Provider: p, spec: spec, who: who, mode: req.DefaultMode, work: pfx.NewBudget(maxWork),
 		helpers: make(chan struct{}, max(minParallel, p.cfg.ReadsInFlightPerVault)-1)}
 	defer m.done()
-	if !req.NotBefore.IsZero() {
-		ctx = vault.NotBefore(ctx, req.NotBefore)
-	}
-	parts, err := m.readAll(ctx)
+	window := &vault.Window{NotBefore: req.NotBefore}
+	parts, err := m.readAll(vault.Within(ctx, window))
 	if err != nil {
 		return nil, err
 	}
+	bundle.AsOf = window.Oldest()
 	var claims []params.Claim
 	for _, part := range parts {
 		bundle.Warnings = append(bundle.Warnings, part.warnings...)

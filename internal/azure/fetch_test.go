@@ -367,23 +367,32 @@ func TestNotBefore(t *testing.T) {
 	r := start(t, func(c *azure.Config) { c.ShareFor = time.Hour })
 	r.PutSecret(vaultName, "s", "old")
 	req := r.request(array("objectName: s\nobjectType: secret"))
+	var asOf time.Time
 	content := func() string {
 		t.Helper()
 		bundle, err := r.Client.Fetch(t.Context(), req)
 		if err != nil {
 			t.Fatal(err)
 		}
+		asOf = bundle.AsOf
 		return string(bundle.Files[0].Contents)
 	}
 	if got := content(); got != "old" {
 		t.Fatalf("the content is %q", got)
 	}
+	changed := time.Now()
 	r.PutSecret(vaultName, "s", "new")
 	if got := content(); got != "old" {
 		t.Fatalf("the content is %q: nothing was shared", got)
 	}
+	if asOf.IsZero() || !asOf.Before(changed) {
+		t.Errorf("what was read before the change is said to be as of %v, after %v", asOf, changed)
+	}
 	req.NotBefore = time.Now()
 	if got := content(); got != "new" {
 		t.Errorf("the content is %q", got)
+	}
+	if asOf.Before(changed) {
+		t.Errorf("what was read after the change is said to be as of %v, before %v", asOf, changed)
 	}
 }

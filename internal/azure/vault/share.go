@@ -37,7 +37,7 @@ type shareKey struct {
 }
 
 // A sharedRead is one read and those who wait for it. Its fields are guarded by shares.mu until done is closed; after that
-// value and err do not change.
+// sent, value and err do not change.
 type sharedRead struct {
 	by      *identity.Credential
 	cancel  context.CancelFunc
@@ -58,17 +58,44 @@ func newShares(now func() time.Time, shareFor time.Duration) *shares {
 	return &shares{now: now, shareFor: shareFor, reads: map[shareKey]*sharedRead{}}
 }
 
-type notBeforeKey struct{}
+// A Window is when the reads of one caller began: which may serve him, and which did. Its methods may be called from any number of
+// goroutines.
+type Window struct {
+	// NotBefore keeps out reads that began before it. It does not change any more once reads are made.
+	NotBefore time.Time
 
-// NotBefore returns a context whose reads are not served by any that began before t. Who reads does not depend on it, and neither does what; so
-// it is no argument of every method.
-func NotBefore(ctx context.Context, t time.Time) context.Context {
-	return context.WithValue(ctx, notBeforeKey{}, t)
+	mu     sync.Mutex
+	oldest time.Time
 }
 
-func notBeforeOf(ctx context.Context) time.Time {
-	t, _ := ctx.Value(notBeforeKey{}).(time.Time)
-	return t
+// Oldest returns when the oldest of the reads began that served so far, zero if none did.
+func (w *Window) Oldest() time.Time {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.oldest
+}
+
+func (w *Window) served(began time.Time) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if w.oldest.IsZero() || began.Before(w.oldest) {
+		w.oldest = began
+	}
+}
+
+type windowKey struct{}
+
+// Within returns a context whose reads are those of a window. Who reads does not depend on it, and neither does what; so it is no argument of
+// every method.
+func Within(ctx context.Context, w *Window) context.Context {
+	return context.WithValue(ctx, windowKey{}, w)
+}
+
+func windowOf(ctx context.Context) *Window {
+	if w, ok := ctx.Value(windowKey{}).(*Window); ok {
+		return w
+	}
+	return &Window{}
 }
 
 // fetchFunc does the read, telling r about each try.
@@ -78,15 +105,16 @@ type fetchFunc func(ctx context.Context, r *sharedRead) (value any, size int, er
 // which ends when nobody waits any more.
 func (s *shares) do(ctx context.Context, key shareKey, by *identity.Credential, fetch fetchFunc) (any, error) {
 	asked := s.now()
-	notBefore := notBeforeOf(ctx)
+	window := windowOf(ctx)
 	for {
 		s.mu.Lock()
 		r, joined := s.reads[key], true
-		if r == nil || !s.serves(r, asked, notBefore) {
+		if r == nil || !s.serves(r, asked, window.NotBefore) {
 			r, joined = s.start(key, by, fetch), false
 		} else if r.ended {
 			s.mu.Unlock()
 			s.hits.Add(1)
+			window.served(r.sent)
 			return r.value, nil
 		}
 		r.waiters++
@@ -104,10 +132,14 @@ func (s *shares) do(ctx context.Context, key shareKey, by *identity.Credential, 
 			}
 			return nil, own.error
 		}
-		if joined && r.err == nil {
+		if r.err != nil {
+			return nil, r.err
+		}
+		if joined {
 			s.hits.Add(1)
 		}
-		return r.value, r.err
+		window.served(r.sent)
+		return r.value, nil
 	}
 }
 

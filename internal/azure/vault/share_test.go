@@ -190,7 +190,7 @@ func TestNotBefore(t *testing.T) {
 				who := principal(t, source, "c", "s")
 				old := get(t.Context(), client, who, "one")
 				time.Sleep(500 * time.Millisecond)
-				wanting := vault.NotBefore(t.Context(), time.Now())
+				wanting := vault.Within(t.Context(), &vault.Window{NotBefore: time.Now()})
 				first, second := get(wanting, client, who, "one"), get(wanting, client, who, "one")
 				other := get(t.Context(), client, who, "one")
 				for name, r := range map[string]chan result{"1": old, "2": first} {
@@ -209,6 +209,47 @@ func TestNotBefore(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Whoever is served is told when the oldest read began that served him: his own, one that he joined, or one that was over.
+func TestOldest(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := newFake(func(req *http.Request, n int) (*http.Response, error) {
+			time.Sleep(time.Second)
+			return secret(req, fmt.Sprint(n)), nil
+		})
+		source, client := f.client(func(c *vault.Config) { c.ShareFor = 5 * time.Second })
+		who := principal(t, source, "c", "s")
+		<-get(t.Context(), client, who, "warm") // the token is there
+		start := time.Now()
+		read := func(w *vault.Window, name string) chan result {
+			return get(vault.Within(t.Context(), w), client, who, name)
+		}
+		var own, joined, over, both, wanting vault.Window
+		first := read(&own, "one")
+		time.Sleep(500 * time.Millisecond)
+		second := read(&joined, "one")
+		<-first
+		<-second
+		time.Sleep(3 * time.Second) // 4 s after the start
+		<-read(&over, "one")
+		<-read(&both, "two")
+		<-read(&both, "one") // at 5 s
+		wanting.NotBefore = time.Now()
+		<-read(&wanting, "one")
+		for name, tc := range map[string]struct {
+			window *vault.Window
+			want   time.Duration
+		}{"own": {&own, 0}, "joined": {&joined, 0}, "over": {&over, 0}, "an older and a newer one": {&both, 0}, "none before": {&wanting, 5 * time.Second}} {
+			if got := tc.window.Oldest().Sub(start); got != tc.want {
+				t.Errorf("%s: the oldest read began at %v, want %v", name, got, tc.want)
+			}
+		}
+		if w := (&vault.Window{}); !w.Oldest().IsZero() {
+			t.Error("nothing was read")
+		}
+		time.Sleep(10 * time.Second)
+	})
 }
 
 // A retried read is as old as its last try.

@@ -7,8 +7,10 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
@@ -84,8 +86,9 @@ func askMount(ctx context.Context, call caller, req *provider.Request) (*provide
 		return nil, err
 	}
 	var answer *v1alpha1.MountResponse
+	var header metadata.MD
 	err = call(ctx, func(ctx context.Context, p v1alpha1.CSIDriverProviderClient) (err error) {
-		answer, err = p.Mount(withNotBefore(ctx, req.NotBefore), in)
+		answer, err = p.Mount(withNotBefore(ctx, req.NotBefore), in, grpc.Header(&header))
 		if size := proto.Size(in); refusedAsTooLarge(err, size) {
 			return &provider.Error{
 				Kind:    provider.Invalid,
@@ -98,7 +101,12 @@ func askMount(ctx context.Context, call caller, req *provider.Request) (*provide
 	if err != nil {
 		return nil, err
 	}
-	return decodeBundle(answer)
+	bundle, err := decodeBundle(answer)
+	if err != nil {
+		return nil, err
+	}
+	bundle.AsOf = asOf(header)
+	return bundle, nil
 }
 
 // A doing is one call of the protocol.

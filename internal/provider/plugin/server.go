@@ -118,6 +118,9 @@ func (s *Server) Mount(ctx context.Context, in *v1alpha1.MountRequest) (*v1alpha
 		return nil, &provider.Error{Kind: provider.Internal, Message: "the provider answered with neither a bundle nor an error"}
 	}
 	from(ctx).bundle = bundle
+	if err := tellAsOf(ctx, bundle.AsOf); err != nil {
+		return nil, fmt.Errorf("telling as of when the bundle is: %w", err)
+	}
 	return encodeBundle(bundle), nil
 }
 

@@ -41,3 +41,16 @@ func TestNotBeforeIsSteady(t *testing.T) {
 		t.Errorf("%v came as %v", sent, got)
 	}
 }
+
+// As of when a bundle is comes with it, from providers of ours; what others say counts for nothing unless it can be meant.
+func TestAsOf(t *testing.T) {
+	for name, values := range map[string][]string{"none": nil, "no time": {"now"}, "to come": {time.Now().Add(time.Hour).Format(time.RFC3339Nano)}, "two": {"2020-01-01T00:00:00Z", "2020-01-01T00:00:00Z"}} {
+		if got := asOf(metadata.MD{keyAsOf: values}); !got.IsZero() {
+			t.Errorf("%s: %v", name, got)
+		}
+	}
+	read := time.Now().Add(-3 * time.Second)
+	if d := asOf(metadata.Pairs(keyAsOf, stamp(read))).Sub(read).Abs(); d > 100*time.Millisecond {
+		t.Errorf("came %v off", d)
+	}
+}
