@@ -69,12 +69,16 @@ func (s *Syncer) fail(ctx context.Context, j *job, r *result, took time.Duration
 	if !final {
 		s.postpone(sec, j.overwrite)
 	}
+	exists := sec.seen.resourceVersion != "" // as far as anybody can tell, if the API server does not
 	s.mu.Unlock()
+	if r.task != nil && r.task.looked {
+		exists = r.task.exists
+	}
 	if errors.Is(ctx.Err(), context.Canceled) {
 		return
 	}
 	s.cfg.Observer.ObserveSecret(ctx, publish.SecretOutcome{Volume: j.member.volume, Secret: name, Asked: r.task != nil, Took: took,
-		Err: s.failure(j.class, name, r.err), Exists: r.task != nil && r.task.exists})
+		Err: s.failure(j.class, name, r.err), Exists: exists})
 }
 
 // postpone notes when a try that failed is repeated. A time that is planned stands: a volume that is refreshed often fails often while the

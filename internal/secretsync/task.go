@@ -44,8 +44,8 @@ type task struct {
 
 	// What came of it:
 	action publish.SecretAction
-	// exists says that the class's Secret is there, whatever it holds.
-	exists bool
+	// exists says that the class's Secret is there, whatever it holds; looked that it is known.
+	exists, looked bool
 	// overtaken says that the Secret holds something else, and newer.
 	overtaken bool
 	// adopted says that owners were added to a Secret that was there.
@@ -70,11 +70,12 @@ func (t *task) try(ctx context.Context) (again bool, err error) {
 	have, err := t.read(ctx)
 	switch {
 	case apierrors.IsNotFound(err):
-		t.exists = false
+		t.exists, t.looked = false, true
 		return t.create(ctx)
 	case err != nil:
 		return false, err
 	}
+	t.looked = true
 	if err := t.claim(ctx, have); err != nil {
 		return false, err
 	}

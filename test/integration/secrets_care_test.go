@@ -368,6 +368,18 @@ func TestFailuresAreTriedAgain(t *testing.T) {
 	}
 	r.wantData("db", map[string]string{"f": "1"})
 	r.wantOwners("db", uidOf("web"), uidOf("rs-2"))
+
+	// Where nobody can tell any more, it is the update that fails, of a Secret that was there.
+	down.Store(true)
+	r.fetched(one, time.Now(), map[string]string{"f": "2"})
+	for o := r.outcome(); ; o = r.outcome() {
+		if o.Err != nil && o.Volume.ID == one.ID {
+			if !o.Exists {
+				t.Errorf("told as if there were no Secret: %+v", o)
+			}
+			break
+		}
+	}
 }
 
 // A missing right is told with the value that grants it.
