@@ -3,6 +3,7 @@
 package integration
 
 import (
+	"crypto/rand"
 	"crypto/tls"
 	"maps"
 	"strings"
@@ -121,7 +122,7 @@ func (r *syncRig) immutableSecret(v *kubelet.Volume) {
 // the Secrets are, too.
 func TestRootSecretsWithoutTheRights(t *testing.T) {
 	claim(t, "12.6/failed-to-create-secret", "10.1/16-retries-are-spaced-and-made")
-	const account = "no-secrets"
+	account := "no-secrets-" + strings.ToLower(rand.Text()[:8]) // what it is given later, no other run may have
 	r := syncRigOf(newRigWith(t, driver.Options{Account: grant(t, account, usualRights...)}), account)
 	r.provide(r.driver.Providers, "other")
 	r.syncedClass("app", "other", some, opaque("db", "a"))
