@@ -16,6 +16,8 @@ type member struct {
 	asOf time.Time
 	// owners are those of its pod; none means that nobody has asked yet.
 	owners []owner
+	// asking is held by the one who asks, of those who sync one Secret each.
+	asking chan struct{}
 	// synced are the digests of what each Secret was last seen to hold of this volume. Volumes of one class may differ, by what their pods say:
 	// each syncs what changed for itself, so that they do not overwrite one another's for ever.
 	synced map[string]digest
@@ -82,7 +84,7 @@ func (s *Syncer) join(v *publish.Volume, asOf time.Time, firstLook time.Duration
 			}
 			return nil
 		}
-		m = &member{volume: standIn(v), synced: map[string]digest{}, failing: map[string]failing{}}
+		m = &member{volume: standIn(v), asking: make(chan struct{}, 1), synced: map[string]digest{}, failing: map[string]failing{}}
 		s.volumes[v.ID] = m
 		m.group = s.groupOf(v.Class, firstLook)
 		m.group.members[m] = true

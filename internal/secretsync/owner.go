@@ -24,23 +24,46 @@ type owner = metav1.OwnerReference
 // ownersOf returns those of the member's pod, and those of the other members that are known. The pod is asked once: what owns it does not
 // change as a rule, and what is added later is found after a restart.
 func (s *Syncer) ownersOf(ctx context.Context, m *member) ([]owner, error) {
-	s.mu.Lock()
-	own := m.owners
-	s.mu.Unlock()
-	if own == nil {
-		var err error
-		if own, err = s.askOwners(ctx, m.volume.Request.Pod); err != nil {
-			return nil, err
-		}
+	own, err := s.ownOwners(ctx, m)
+	if err != nil {
+		return nil, err
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	m.owners = own
 	all := append([]owner(nil), own...)
 	for other := range m.group.members {
 		all = append(all, missing(all, other.owners)...)
 	}
 	return all, nil
+}
+
+// ownOwners returns those of the member's pod. Of several who ask at once, one for each Secret, one does.
+func (s *Syncer) ownOwners(ctx context.Context, m *member) ([]owner, error) {
+	known := func() []owner {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		return m.owners
+	}
+	if own := known(); own != nil {
+		return own, nil
+	}
+	select {
+	case m.asking <- struct{}{}:
+		defer func() { <-m.asking }()
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+	if own := known(); own != nil {
+		return own, nil
+	}
+	own, err := s.askOwners(ctx, m.volume.Request.Pod)
+	if err != nil {
+		return nil, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	m.owners = own
+	return own, nil
 }
 
 func (s *Syncer) askOwners(ctx context.Context, pod provider.Pod) ([]owner, error) {

@@ -44,7 +44,7 @@ func (s *Syncer) SyncSecrets(ctx context.Context, v *publish.Volume, b *provider
 // stranger stands for a volume of which nothing is remembered.
 func (s *Syncer) stranger(v *publish.Volume, asOf time.Time) *member {
 	g := &group{class: v.Class, members: map[*member]bool{}, secrets: map[string]*secret{}}
-	return &member{volume: standIn(v), group: g, asOf: asOf, synced: map[string]digest{}, failing: map[string]failing{}}
+	return &member{volume: standIn(v), group: g, asking: make(chan struct{}, 1), asOf: asOf, synced: map[string]digest{}, failing: map[string]failing{}}
 }
 
 // filesOf reads from what was fetched.
