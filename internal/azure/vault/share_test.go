@@ -252,6 +252,32 @@ func TestOldest(t *testing.T) {
 	})
 }
 
+// A list is as old as the last try of its first page, whatever the later ones take.
+func TestOldestOfList(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		const next = `{"value":[],"nextLink":"` + vaultURL + `/secrets/one/versions?api-version=7.4&$skiptoken=x"}`
+		f := newFake(func(req *http.Request, n int) (*http.Response, error) {
+			time.Sleep(time.Second)
+			switch n {
+			case 1, 3: // the first try of each page
+				return respond(req, 503, "", "Retry-After: 1"), nil
+			case 2:
+				return respond(req, 200, next), nil
+			}
+			return respond(req, 200, `{"value":[]}`), nil
+		})
+		source, client := f.client(func(c *vault.Config) { c.ShareFor = 0 })
+		var window vault.Window
+		if _, err := client.Versions(vault.Within(t.Context(), &window), principal(t, source, "c", "s"), vaultURL, vault.KindSecret, "one"); err != nil {
+			t.Fatal(err)
+		}
+		times := f.requests("")
+		if len(times) != 4 || !window.Oldest().Equal(times[1]) {
+			t.Errorf("%d requests, and the list is as of %v, want the second of %v", len(times), window.Oldest(), times)
+		}
+	})
+}
+
 // A retried read is as old as its last try.
 func TestRetriedReadIsFresh(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

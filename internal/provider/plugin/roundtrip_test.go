@@ -77,6 +77,23 @@ func TestRequestAndBundleRoundTrip(t *testing.T) {
 	}
 }
 
+// As of when a bundle is goes beside the message, and so does that nothing is known of it.
+func TestAsOfRoundTrip(t *testing.T) {
+	for name, want := range map[string]time.Time{"none": {}, "a read from before the call": time.Now().Add(-3 * time.Second)} {
+		socket := socketPath(t)
+		serve(t, socket, fetch(func(context.Context, *provider.Request) (*provider.Bundle, error) {
+			return &provider.Bundle{AsOf: want}, nil
+		}), io.Discard)
+		answer, err := client(t, socket).Fetch(deadline(t), request())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := answer.AsOf; got.IsZero() != want.IsZero() || got.Sub(want).Abs() > time.Second {
+			t.Errorf("%s: %v came as %v", name, want, got)
+		}
+	}
+}
+
 // Only a token that came in the secrets of the CSI request is believed without further proof, so nothing that an author
 // writes may make one look so.
 func TestProofDoesNotGrowOnTheWire(t *testing.T) {

@@ -10,6 +10,7 @@ import (
 	"strings"
 	"sync"
 	"testing"
+	"time"
 
 	"golang.org/x/sync/singleflight"
 
@@ -89,6 +90,13 @@ func defects() map[string]entry {
 			b, err := p.Fetch(ctx, req)
 			if b != nil {
 				rand.Shuffle(len(b.Files), func(i, j int) { b.Files[i], b.Files[j] = b.Files[j], b.Files[i] })
+			}
+			return b, err
+		}},
+		"as of a time to come": {"stable_order", "which is to come", func(ctx context.Context, p provider.Provider, req *provider.Request) (*provider.Bundle, error) {
+			b, err := p.Fetch(ctx, req)
+			if b != nil {
+				b.AsOf = time.Now().Add(time.Hour)
 			}
 			return b, err
 		}},
