@@ -7,8 +7,8 @@ GIT_COMMIT ?= $(shell git rev-parse HEAD 2>/dev/null)
 BUILD_DATE ?= $(shell git log -1 --format=%cI 2>/dev/null)
 FUZZTIME   ?= 30s
 # How many tests need root and a mount namespace; where root is there, fewer than this is a failure.
-ROOT_TESTS := 32
-INTEGRATION_ROOT_TESTS := 34
+ROOT_TESTS := 33
+INTEGRATION_ROOT_TESTS := 40
 ROOT_KILL_TESTS := 2
 CLUSTER_ROOT_TESTS := 4
 OUT        := .cache

@@ -29,7 +29,7 @@ func TestMain(m *testing.M) {
 const repository = "../.."
 
 // install applies the definitions and the rights of the driver, which any number of tests may do. The rights of synced
-// Secrets are not among them: nothing here needs them.
+// Secrets are not among them: tests of those give them to accounts of their own.
 func install(t testing.TB) {
 	t.Helper()
 	rbac := filepath.Join(repository, "deploy/rbac")
