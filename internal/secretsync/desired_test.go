@@ -118,6 +118,10 @@ func TestBounds(t *testing.T) {
 	if all := unique(many); len(all) != maxSecrets+1 || all[maxSecrets].problem == nil || all[maxSecrets-1].problem != nil {
 		t.Errorf("%d Secrets of a class that names %d", len(all), len(many))
 	}
+	many[1].Name = many[0].Name
+	if all := unique(many); len(all) != maxSecrets+1 || all[0].problem == nil || all[1].Name != "2" || all[1].problem != nil {
+		t.Errorf("one that is named twice among them: %+v", all[0].problem)
+	}
 }
 
 // What an author names is shown in one line, and not at any length.

@@ -59,7 +59,12 @@ func filesOf(b *provider.Bundle) files {
 // filesAt reads what the volume at target holds.
 func (s *Syncer) filesAt(target string) files {
 	return func(paths []string) (map[string]provider.Contents, error) {
-		return s.cfg.Content.Read(target, paths, maxData)
+		found, err := s.cfg.Content.Read(target, paths, maxData)
+		if err == nil && len(found) == 0 {
+			// As of one that is just being emptied. What is wrong with the class is told after each fetch.
+			err = &provider.Error{Kind: provider.Unavailable, Message: "the volume holds none of the files"}
+		}
+		return found, err
 	}
 }
 
@@ -69,29 +74,28 @@ type object struct {
 	problem error
 }
 
-// unique marks entries that name a Secret which one before names too, and leaves out what is beyond the bound.
+// unique marks entries that name a Secret which others name too, of which it keeps the first, and leaves out what is beyond the bound.
 func unique(all []publish.SecretObject) []object {
-	seen, out := map[string]bool{}, make([]object, 0, min(len(all), maxSecrets+1))
+	times := map[string]int{}
 	for _, o := range all {
-		one := object{SecretObject: o}
-		switch {
-		case len(out) == maxSecrets:
-			one.problem = invalid("split the class", "the class names more than %d Secrets", maxSecrets)
-			return append(out, one)
-		case seen[o.Name]:
-			continue // told below, once
+		times[o.Name]++
+	}
+	out := make([]object, 0, min(len(all), maxSecrets+1))
+	seen := map[string]bool{}
+	for _, o := range all {
+		if seen[o.Name] {
+			continue
 		}
 		seen[o.Name] = true
-		out = append(out, one)
-	}
-	twice := map[string]int{}
-	for _, o := range all {
-		twice[o.Name]++
-	}
-	for i := range out {
-		if n := twice[out[i].Name]; n > 1 {
-			out[i].problem = invalid("list all of its keys in one entry", "the class names the Secret %d times", n)
+		one := object{SecretObject: o}
+		if len(out) == maxSecrets {
+			one.problem = invalid("split the class", "the class names more than %d Secrets", maxSecrets)
+			return append(out, one)
 		}
+		if n := times[o.Name]; n > 1 {
+			one.problem = invalid("list all of its keys in one entry", "the class names the Secret %d times", n)
+		}
+		out = append(out, one)
 	}
 	return out
 }
