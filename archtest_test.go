@@ -53,7 +53,7 @@ var law = map[string][]string{
 	"internal/process":                 nil,
 	"internal/logging":                 nil,
 	"internal/classes":                 {"internal/provider", "internal/publish", "internal/apierror", "internal/apiwatch", "api/v1"},
-	"internal/secretsync":              {"internal/provider", "internal/publish", "internal/classes", "internal/apierror", "internal/secretsync/tlspair"},
+	"internal/secretsync":              {"internal/provider", "internal/publish", "internal/classes", "internal/apierror", "internal/pfx", "internal/secretsync/tlspair"},
 	"internal/token":                   {"internal/provider", "internal/apiwatch"},
 	"internal/podstatus":               {"internal/provider", "internal/publish", "internal/apierror", "api/v1"},
 	"internal/events":                  {"internal/provider", "internal/publish"},

@@ -13,6 +13,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation"
 
+	"keymount/internal/pfx"
 	"keymount/internal/provider"
 	"keymount/internal/publish"
 	"keymount/internal/secretsync/tlspair"
@@ -27,6 +28,9 @@ const (
 	// annotation too, of which 256 KiB are taken.
 	maxData = corev1.MaxSecretSize
 	maxKeys = 64 << 10
+	// maxWork bounds the rounds of key derivation for the PKCS #12 files of one volume, which are read at each refresh: some seconds for somebody
+	// who means ill, and hundreds of files as Key Vault and OpenSSL write them.
+	maxWork = 8_000_000
 	// maxNamed bounds what a text repeats of an author's.
 	maxNamed = 128
 	maxText  = 1024
@@ -44,7 +48,7 @@ type files func(paths []string) (map[string]provider.Contents, error)
 
 // build makes a Secret out of what an author asks for and what the volume holds. Its errors are about that alone: they last until the class
 // or the volume is another.
-func build(object *publish.SecretObject, read files) (*desired, error) {
+func build(object *publish.SecretObject, read files, work *pfx.Budget) (*desired, error) {
 	if err := check(object); err != nil {
 		return nil, err
 	}
@@ -74,7 +78,7 @@ func build(object *publish.SecretObject, read files) (*desired, error) {
 			return nil, invalid("check objectName, which is the path of a file in the volume, against the objects of the class",
 				"file matching objectName %s not found in the pod", quoted(d.File))
 		}
-		if w.data[d.Key], err = w.convert(d, content); err != nil {
+		if w.data[d.Key], err = w.convert(d, content, work); err != nil {
 			return nil, err
 		}
 		if size += len(w.data[d.Key]); size > maxData {
@@ -122,7 +126,7 @@ func check(o *publish.SecretObject) error {
 }
 
 // convert takes out of a file what belongs under a key: of certificates and keys in one file, the ones or the other.
-func (w *desired) convert(d publish.SecretKey, content provider.Contents) (provider.Contents, error) {
+func (w *desired) convert(d publish.SecretKey, content provider.Contents, work *pfx.Budget) (provider.Contents, error) {
 	if w.kind != string(corev1.SecretTypeTLS) {
 		return content, nil
 	}
@@ -130,7 +134,7 @@ func (w *desired) convert(d publish.SecretKey, content provider.Contents) (provi
 	if d.Key == corev1.TLSPrivateKeyKey {
 		take = tlspair.PrivateKey
 	}
-	out, err := take(content)
+	out, err := take(content, work)
 	if err != nil {
 		return nil, invalid("name the file that holds certificate and key, such as a certificate that is read as a secret",
 			"making %s from file %s: %v", d.Key, quoted(d.File), err)

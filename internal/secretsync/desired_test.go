@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"k8s.io/client-go/rest"
 
@@ -45,7 +46,7 @@ func TestDigest(t *testing.T) {
 		if change != nil {
 			change(o, files)
 		}
-		d, err := build(o, holding(files))
+		d, err := build(o, holding(files), nil)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -105,7 +106,7 @@ func TestBounds(t *testing.T) {
 		t.Run(tc.name, func(t *testing.T) {
 			o, files := asked(), map[string]string{"f": "one", "f2": "two"}
 			tc.change(o, files)
-			_, err := build(o, holding(files))
+			_, err := build(o, holding(files), nil)
 			if (err == nil) != (tc.want == "") || err != nil && !strings.Contains(err.Error(), tc.want) {
 				t.Errorf("got %v, want %q", err, tc.want)
 			}
@@ -128,7 +129,7 @@ func TestBounds(t *testing.T) {
 func TestTextsAreBounded(t *testing.T) {
 	o := asked()
 	o.Data[0].File = strings.Repeat("x\n", 10_000)
-	_, err := build(o, holding(nil))
+	_, err := build(o, holding(nil), nil)
 	if err == nil || len(err.Error()) > 300 || strings.Contains(err.Error(), "\n") {
 		t.Errorf("told %q", err)
 	}
@@ -138,7 +139,7 @@ func TestTextsAreBounded(t *testing.T) {
 func TestDefaults(t *testing.T) {
 	o := asked()
 	o.Type, o.Labels, o.Annotations = "", nil, map[string]string{provider.AnnotationPrefix + "synced": "forged", "a": "1"}
-	d, err := build(o, holding(map[string]string{"f": "", "f2": "two"}))
+	d, err := build(o, holding(map[string]string{"f": "", "f2": "two"}), nil)
 	if err != nil || d.kind != "Opaque" || d.labels[managedLabel] != managed || len(d.annotations) != 1 {
 		t.Errorf("got %+v, %v", d, err)
 	}
@@ -187,5 +188,21 @@ func TestMissingOwners(t *testing.T) {
 	got := missing([]owner{o("a", "1"), o("b", "2")}, []owner{o("a", "3"), o("x", "2"), o("c", "4"), o("c", "4")})
 	if len(got) != 2 || got[0].UID != "3" || got[1].UID != "4" {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// What is kept of a Secret does not grow with what others write into it.
+func TestWhatIsKeptIsBounded(t *testing.T) {
+	object := &metav1.ObjectMeta{ResourceVersion: "1", Annotations: map[string]string{Note: strings.Repeat("x", maxNote)}}
+	for i := range 10_000 {
+		object.OwnerReferences = append(object.OwnerReferences, owner{Name: "theirs", UID: types.UID(fmt.Sprint(i))})
+	}
+	ours := owner{Name: "web", UID: "of-web"}
+	absent := owner{Name: "web", UID: "of-another"}
+	object.OwnerReferences = append(object.OwnerReferences, ours)
+	task := &task{Syncer: &Syncer{cfg: Config{Now: time.Now}}, owners: []owner{ours, absent}}
+	task.learn(object, nil)
+	if len(task.seen.owners) != 2 || !task.seen.owners[ours.UID] || task.seen.owners[absent.UID] {
+		t.Errorf("kept %v", task.seen.owners)
 	}
 }

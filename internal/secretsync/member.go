@@ -2,8 +2,11 @@ package secretsync
 
 import (
 	"context"
+	"crypto/sha256"
 	"math/rand/v2"
 	"time"
+
+	"k8s.io/apimachinery/pkg/types"
 
 	"keymount/internal/publish"
 )
@@ -52,11 +55,13 @@ type secret struct {
 
 // A seen is what the API server last showed of a Secret.
 type seen struct {
-	at              time.Time
-	digest          digest // of what it was seen to hold; zero where that is not known
-	owners          map[string]bool
+	at     time.Time
+	digest digest // of what it was seen to hold; zero where that is not known
+	// owners are the uids of those that it has and was to have. What others added is not kept, of which there may be a megabyte.
+	owners          map[types.UID]bool
 	resourceVersion string
-	note            string
+	// note is the sum of its note, whose text may be a quarter of one.
+	note [sha256.Size]byte
 }
 
 // A retry is a try that failed and is to be repeated.

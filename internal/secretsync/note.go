@@ -1,10 +1,13 @@
 package secretsync
 
 import (
+	"crypto/sha256"
 	"encoding/json"
 	"maps"
 	"slices"
 	"time"
+
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"keymount/internal/provider"
 )
@@ -56,6 +59,11 @@ func (n *note) text() string {
 		return "" // a time beyond the year 9999: then there is no note
 	}
 	return string(text)
+}
+
+// sumOfNote stands for what an object's note says.
+func sumOfNote(object metav1.Object) [sha256.Size]byte {
+	return sha256.Sum256([]byte(object.GetAnnotations()[Note]))
 }
 
 // newer says whether what the Secret holds was made from a newer state of the class than the task's, or of the source.

@@ -3,9 +3,11 @@ package secretsync
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"time"
 
+	"keymount/internal/pfx"
 	"keymount/internal/provider"
 	"keymount/internal/publish"
 )
@@ -62,19 +64,27 @@ func (s *Syncer) ensure(ctx context.Context, g *group) {
 	}
 	objects := unique(class.Secrets)
 	s.prune(g, objects)
+	hung := false // then each further request would only wait, and others behind it
 	newest := s.newest(g, func(m *member) bool {
+		if hung {
+			return false
+		}
 		within, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
 		_, err := s.ownersOf(within, m)
+		hung = errors.Is(err, context.DeadlineExceeded)
 		return err == nil
 	})
 	if newest == nil {
 		return
 	}
+	work := pfx.NewBudget(maxWork)
 	for _, o := range objects {
-		if ctx.Err() == nil {
-			s.take(ctx, &job{member: newest, object: o, class: stateOf(class.UID, class.Generation, g.class), read: s.filesAt(newest.volume.Target)})
+		if hung || ctx.Err() != nil {
+			return // what has failed is tried again by itself, the rest is looked at again
 		}
+		err := s.take(ctx, &job{member: newest, object: o, class: stateOf(class.UID, class.Generation, g.class), read: s.filesAt(newest.volume.Target), work: work})
+		hung = errors.Is(err, context.DeadlineExceeded)
 	}
 }
 
@@ -104,15 +114,15 @@ func (s *Syncer) again(ctx context.Context, g *group, sec *secret) {
 	}
 	s.mu.Unlock()
 	if m != nil {
-		s.take(ctx, &job{member: m, object: objects[i], class: stateOf(class.UID, class.Generation, g.class), read: s.filesAt(m.volume.Target), overwrite: overwrite})
+		_ = s.take(ctx, &job{member: m, object: objects[i], class: stateOf(class.UID, class.Generation, g.class), read: s.filesAt(m.volume.Target), work: pfx.NewBudget(maxWork), overwrite: overwrite})
 	}
 }
 
 // take gives a job its time.
-func (s *Syncer) take(ctx context.Context, j *job) {
+func (s *Syncer) take(ctx context.Context, j *job) error {
 	ctx, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
-	s.sync(ctx, j)
+	return s.sync(ctx, j)
 }
 
 // waits says whether a member's last try failed in a way that another may mend.

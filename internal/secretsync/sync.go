@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
+	"keymount/internal/pfx"
 	"keymount/internal/provider"
 	"keymount/internal/publish"
 )
@@ -30,12 +31,13 @@ func (s *Syncer) SyncSecrets(ctx context.Context, v *publish.Volume, b *provider
 	}
 	objects := unique(v.Secrets)
 	s.excuse(ctx, m, objects)
+	work := pfx.NewBudget(maxWork)
 	var group errgroup.Group
 	group.SetLimit(atOnce)
 	for _, o := range objects {
 		group.Go(func() error {
-			s.sync(ctx, &job{member: m, class: class, object: o, read: read, overwrite: true})
-			return nil
+			_ = s.sync(ctx, &job{member: m, class: class, object: o, read: read, work: work, overwrite: true})
+			return nil // it has been told
 		})
 	}
 	_ = group.Wait() // nobody returns an error
@@ -106,11 +108,12 @@ type job struct {
 	class     classState
 	object    object
 	read      files
+	work      *pfx.Budget // for all Secrets that are synced with it
 	overwrite bool
 }
 
-// sync does what is to be done, and tells what came of it.
-func (s *Syncer) sync(ctx context.Context, j *job) {
+// sync does what is to be done, tells what came of it, and returns why it failed.
+func (s *Syncer) sync(ctx context.Context, j *job) error {
 	began := s.cfg.Now()
 	r := s.attempt(ctx, j)
 	switch {
@@ -120,6 +123,7 @@ func (s *Syncer) sync(ctx context.Context, j *job) {
 	default:
 		s.fail(ctx, j, &r, s.cfg.Now().Sub(began))
 	}
+	return r.err
 }
 
 // A result is what came of an attempt.
@@ -136,7 +140,7 @@ func (s *Syncer) attempt(ctx context.Context, j *job) (r result) {
 	if r.err = j.object.problem; r.err != nil {
 		return r
 	}
-	want := func() (*desired, error) { return build(&j.object.SecretObject, j.read) }
+	want := func() (*desired, error) { return build(&j.object.SecretObject, j.read, j.work) }
 	if j.overwrite {
 		var w *desired
 		if w, r.err = want(); r.err != nil {
@@ -199,7 +203,7 @@ func (s *Syncer) shown(sec *secret, d digest, owners []owner) bool {
 		return false
 	}
 	for _, o := range owners {
-		if !sec.seen.owners[string(o.UID)] {
+		if !sec.seen.owners[o.UID] {
 			return false
 		}
 	}

@@ -32,8 +32,8 @@ const (
 )
 
 // Certificates returns all certificates of a file as PEM, in the file's order: those of a PEM text, else those of a PKCS #12 file without a
-// password, leaf first.
-func Certificates(file []byte) ([]byte, error) {
+// password, leaf first. The budget bounds the work on this and other files together; nil bounds each alone.
+func Certificates(file []byte, work *pfx.Budget) ([]byte, error) {
 	var out bytes.Buffer
 	found := parse(file)
 	for _, block := range found.blocks {
@@ -49,7 +49,7 @@ func Certificates(file []byte) ([]byte, error) {
 	if out.Len() > 0 {
 		return out.Bytes(), nil
 	}
-	store, err := found.pkcs12(file)
+	store, err := found.pkcs12(file, work)
 	if err != nil {
 		return nil, err
 	}
@@ -63,8 +63,9 @@ func Certificates(file []byte) ([]byte, error) {
 	return out.Bytes(), nil
 }
 
-// PrivateKey returns the private key of a file as PEM: the last one of a PEM text, else that of a PKCS #12 file without a password.
-func PrivateKey(file []byte) ([]byte, error) {
+// PrivateKey returns the private key of a file as PEM: the last one of a PEM text, else that of a PKCS #12 file without a password; with the
+// budget it is as with Certificates.
+func PrivateKey(file []byte, work *pfx.Budget) ([]byte, error) {
 	found := parse(file)
 	for _, block := range slices.Backward(found.blocks) {
 		switch {
@@ -75,7 +76,7 @@ func PrivateKey(file []byte) ([]byte, error) {
 			return privateKey(block)
 		}
 	}
-	store, err := found.pkcs12(file)
+	store, err := found.pkcs12(file, work)
 	if err != nil {
 		return nil, err
 	}
@@ -143,7 +144,7 @@ func parse(file []byte) (t text) {
 }
 
 // pkcs12 reads a file in which PEM had nothing to offer: DER, or the base64 of it that Key Vault answers.
-func (t text) pkcs12(file []byte) (*pfx.File, error) {
+func (t text) pkcs12(file []byte, work *pfx.Budget) (*pfx.File, error) {
 	if len(t.blocks) > 0 {
 		var types []string
 		for _, block := range t.blocks {
@@ -156,7 +157,7 @@ func (t text) pkcs12(file []byte) (*pfx.File, error) {
 	if der, err := base64.StdEncoding.DecodeString(strings.TrimSpace(string(file))); err == nil {
 		file = der
 	}
-	store, err := pfx.Read(file, nil)
+	store, err := pfx.Read(file, work)
 	if err != nil {
 		return nil, fmt.Errorf("the file is neither PEM nor PKCS #12 that can be read: %w", err)
 	}

@@ -11,6 +11,7 @@ import (
 	"testing"
 
 	"keymount/internal/azure/encode/encodetest"
+	"keymount/internal/pfx"
 	"keymount/internal/secretsync/tlspair"
 )
 
@@ -52,11 +53,11 @@ func TestPair(t *testing.T) {
 		"PKCS #12 as base64 text": {[]byte(base64.StdEncoding.EncodeToString(encodetest.PFX(t, rsa.Key, certs(rsa))) + "\n"), rsa, "RSA PRIVATE KEY"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			chain, err := tlspair.Certificates(tc.file)
+			chain, err := tlspair.Certificates(tc.file, nil)
 			if err != nil || !bytes.Equal(chain, join(certs(tc.of)...)) {
 				t.Errorf("certificates: %v\n%s", err, chain)
 			}
-			key, err := tlspair.PrivateKey(tc.file)
+			key, err := tlspair.PrivateKey(tc.file, nil)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -78,7 +79,7 @@ func TestRefused(t *testing.T) {
 	legacy := encodetest.OpenSSL(t, pair.Key, "rsa", "-traditional", "-aes128", "-passout", "pass:secret")
 	for name, tc := range map[string]struct {
 		file []byte
-		take func([]byte) ([]byte, error)
+		take func([]byte, *pfx.Budget) ([]byte, error)
 		text string
 	}{
 		"encrypted PKCS #8":        {join(pair.Certificate, encrypted), tlspair.PrivateKey, "encrypted"},
@@ -95,7 +96,7 @@ func TestRefused(t *testing.T) {
 		"damaged":                  {pem.EncodeToMemory(&pem.Block{Type: "RSA PRIVATE KEY", Bytes: []byte("hunter2")}), tlspair.PrivateKey, "cannot be read"},
 	} {
 		t.Run(name, func(t *testing.T) {
-			out, err := tc.take(tc.file)
+			out, err := tc.take(tc.file, nil)
 			if err == nil || out != nil || !strings.Contains(err.Error(), tc.text) {
 				t.Fatalf("got %d bytes, %v, want an error with %q", len(out), err, tc.text)
 			}
@@ -105,8 +106,26 @@ func TestRefused(t *testing.T) {
 		})
 	}
 	long := pem.EncodeToMemory(&pem.Block{Type: strings.Repeat("A\x1b", 500), Bytes: []byte{1}})
-	if _, err := tlspair.PrivateKey(slices.Concat(long, long)); err == nil || len(err.Error()) > 200 || strings.Contains(err.Error(), "\x1b") {
+	if _, err := tlspair.PrivateKey(slices.Concat(long, long), nil); err == nil || len(err.Error()) > 200 || strings.Contains(err.Error(), "\x1b") {
 		t.Errorf("the types of blocks are not bounded and made fit for a line: %q", err)
+	}
+}
+
+// A class may name many files; together they get no more time than a few of them alone.
+func TestBudgetIsShared(t *testing.T) {
+	t.Parallel()
+	pair := encodetest.Make(t, encodetest.Template{Name: "x"})
+	file := encodetest.PFX(t, pair.Key, [][]byte{pair.Certificate}, "-iter", "10000")
+	work, read := pfx.NewBudget(200_000), 0
+	for range 10 {
+		if _, err := tlspair.PrivateKey(file, work); err == nil {
+			read++
+		} else if !strings.Contains(err.Error(), "more rounds of key derivation") {
+			t.Fatal(err)
+		}
+	}
+	if read == 0 || read == 10 {
+		t.Errorf("%d of 10 files were read", read)
 	}
 }
 
@@ -117,12 +136,12 @@ func FuzzPair(f *testing.F) {
 	f.Add(encodetest.PFX(f, pair.Key, [][]byte{pair.Certificate}, "-iter", "1"))
 	f.Fuzz(func(t *testing.T, file []byte) {
 		before := bytes.Clone(file)
-		if chain, err := tlspair.Certificates(file); err == nil {
+		if chain, err := tlspair.Certificates(file, nil); err == nil {
 			if block, _ := pem.Decode(chain); block == nil || block.Type != "CERTIFICATE" {
 				t.Errorf("certificates are %q", chain)
 			}
 		}
-		if key, err := tlspair.PrivateKey(file); err == nil {
+		if key, err := tlspair.PrivateKey(file, nil); err == nil {
 			block, rest := pem.Decode(key)
 			if block == nil || len(rest) > 0 || !parses(block.Bytes) {
 				t.Error("the key cannot be read back")
