@@ -5,7 +5,7 @@
 // Vault has one safe), refuses attributes that Windows writes and keys that are neither RSA nor ECDSA, parses certificates
 // with x509 everywhere else (negative serial numbers), and works through whatever iteration count the file names, which
 // lets who writes a secret stop a node. The tests compare this reader with go-pkcs12 and with OpenSSL.
-
+//
 // It owns the format and the order of a chain: bytes in, bytes out. It imports the standard library only, keeps no state, logs nothing, and
 // may be used from any number of goroutines. Sizes, counts and the work that a file asks for are bounded; an error never says what is in it.
 package pfx

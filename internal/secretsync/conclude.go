@@ -24,15 +24,24 @@ func (s *Syncer) succeed(ctx context.Context, j *job, r *result, took time.Durat
 	if j.overwrite && !overtaken {
 		j.member.synced[name] = r.digest
 	}
-	if fulfilled || !sec.retry.overwrite {
-		sec.retry = retry{}
-	}
+	waiting := false // those whose content is newer, and was not written
 	for m := range g.members {
 		unsure = unsure || m.owners == nil // its pod could not be asked
-		if f, fails := m.failing[name]; fails && m != j.member && !f.lasting && (fulfilled || !f.overwrite) {
+		f, fails := m.failing[name]
+		switch {
+		case !fails || m == j.member || f.lasting:
+		case fulfilled && !m.asOf.After(j.member.asOf), !f.overwrite:
 			delete(m.failing, name)
 			recovered = append(recovered, m)
+		default:
+			waiting = true
 		}
+	}
+	switch {
+	case !waiting && (fulfilled || !sec.retry.overwrite):
+		sec.retry = retry{}
+	case waiting:
+		s.postpone(sec, true)
 	}
 	// That the Secret is there says nothing about an update that failed.
 	outstanding := j.member.failing[name].overwrite && !fulfilled

@@ -166,6 +166,7 @@ func TestNotes(t *testing.T) {
 		{"earlier, of a later class", note{UID: "u", Generation: 6, AsOf: now.Add(-lag)}, true},
 		{"long ago, of a later class than there is", note{UID: "u", Generation: 1 << 62, AsOf: now.Add(-lag - time.Second)}, false},
 		{"later, of another object", note{UID: "v", Generation: 1, AsOf: now.Add(time.Second)}, true},
+		{"far ahead, of a class that is said to be later", note{UID: "u", Generation: 1 << 62, AsOf: now.Add(1000 * time.Hour)}, false},
 		{"far ahead", note{UID: "u", Generation: 5, AsOf: now.Add(ahead + time.Second)}, false},
 	} {
 		if got := tc.note.newer(task); got != tc.want {

@@ -14,7 +14,12 @@ import (
 )
 
 // minEcho is the length, in bytes, from which a content is looked for in what the API server says: shorter ones occur in any text by chance.
-const minEcho = 4
+// Lines of a content are looked for from minLine on.
+const (
+	minEcho = 4
+	minLine = 12
+	echoed  = "the API server refuses the Secret, in words that repeat what is in it"
+)
 
 // A refused error is the API server's answer to a write that held contents, or that of one of its admission plugins.
 type refused struct {
@@ -39,10 +44,16 @@ func (e *refused) Error() string {
 		}
 	}
 	text := e.error.Error()
+	text = text[:min(len(text), 16*maxText)]
 	for _, content := range e.want.data {
+		for line := range strings.Lines(string(content)) { // of a text that is quoted, the ends of lines are other ones
+			if line = strings.TrimSpace(line); len(line) >= minLine && strings.Contains(text, line) {
+				return echoed
+			}
+		}
 		for _, form := range []string{strings.TrimSpace(string(content)), base64.StdEncoding.EncodeToString(content)} {
 			if len(form) >= minEcho && strings.Contains(text, form) {
-				return "the API server refuses the Secret, in words that repeat what is in it"
+				return echoed
 			}
 		}
 	}

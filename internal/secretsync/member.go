@@ -15,6 +15,8 @@ import (
 type member struct {
 	volume *publish.Volume // its ID, Target, Provider, Class and Request.Pod
 	group  *group
+	// class is what its content was fetched for; without a uid where that is not known, after a restart.
+	class classState
 	// asOf is when what the volume holds began to be read.
 	asOf time.Time
 	// owners are those of its pod; none means that nobody has asked yet.
@@ -60,6 +62,7 @@ type seen struct {
 	// owners are the uids of those that it has and was to have. What others added is not kept, of which there may be a megabyte.
 	owners          map[types.UID]bool
 	resourceVersion string
+	asOf            time.Time // of its note
 	// note is the sum of its note, whose text may be a quarter of one.
 	note [sha256.Size]byte
 }
@@ -95,6 +98,7 @@ func (s *Syncer) join(v *publish.Volume, asOf time.Time, firstLook time.Duration
 		m.group.members[m] = true
 	}
 	m.asOf = asOf
+	m.class = classState{Class: v.Class, uid: v.ClassUID, generation: v.ClassGeneration}
 	return m
 }
 

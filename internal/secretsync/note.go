@@ -69,12 +69,12 @@ func sumOfNote(object metav1.Object) [sha256.Size]byte {
 // newer says whether what the Secret holds was made from a newer state of the class than the task's, or of the source.
 func (n *note) newer(t *task) bool {
 	switch {
+	case n.AsOf.After(t.cfg.Now().Add(ahead)):
+		return false
 	case n.UID == t.class.uid && n.Generation < t.class.generation:
 		return false
 	case n.UID == t.class.uid && n.Generation > t.class.generation:
 		return !t.asOf.After(n.AsOf.Add(lag))
-	case n.AsOf.After(t.cfg.Now().Add(ahead)):
-		return false
 	}
 	return n.AsOf.After(t.asOf)
 }

@@ -8,12 +8,18 @@ import (
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/api/validation"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"keymount/internal/provider"
 )
 
-// maxOwners bounds how many owners are taken over from one pod, which as a rule has one.
-const maxOwners = 16
+const (
+	// maxOwners bounds how many owners are taken over from one pod, which as a rule has one; maxOwnerText each of their fields, in bytes, as names
+	// are bounded; maxUnion those of all pods of a class.
+	maxOwners    = 16
+	maxOwnerText = 253
+	maxUnion     = 1000
+)
 
 // errGone says that there is no such pod any more, so that nobody needs its Secrets.
 var errGone = errors.New("the pod is gone")
@@ -30,9 +36,17 @@ func (s *Syncer) ownersOf(ctx context.Context, m *member) ([]owner, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	all := append([]owner(nil), own...)
+	all, known := append([]owner(nil), own...), map[types.UID]bool{}
+	for _, o := range own {
+		known[o.UID] = true
+	}
 	for other := range m.group.members {
-		all = append(all, missing(all, other.owners)...)
+		for _, o := range other.owners {
+			if !known[o.UID] && len(all) < maxUnion {
+				known[o.UID] = true
+				all = append(all, o)
+			}
+		}
 	}
 	return all, nil
 }
@@ -81,7 +95,9 @@ func (s *Syncer) askOwners(ctx context.Context, pod provider.Pod) ([]owner, erro
 	}
 	owners := []owner{}
 	for _, o := range object.OwnerReferences {
-		if len(owners) < maxOwners {
+		// The API server does not bound what a pod's author writes there.
+		sized := len(o.APIVersion) <= maxOwnerText && len(o.Kind) <= maxOwnerText && len(o.Name) <= maxOwnerText && len(o.UID) <= maxOwnerText
+		if sized && len(owners) < maxOwners {
 			// Who controls the pod does not control its Secrets, and is not kept from going by them.
 			owners = append(owners, owner{APIVersion: o.APIVersion, Kind: o.Kind, Name: o.Name, UID: o.UID})
 		}

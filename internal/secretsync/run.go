@@ -7,6 +7,7 @@ import (
 	"slices"
 	"time"
 
+	"keymount/internal/classes"
 	"keymount/internal/pfx"
 	"keymount/internal/provider"
 	"keymount/internal/publish"
@@ -83,7 +84,7 @@ func (s *Syncer) ensure(ctx context.Context, g *group) {
 		if hung || ctx.Err() != nil {
 			return // what has failed is tried again by itself, the rest is looked at again
 		}
-		err := s.take(ctx, &job{member: newest, object: o, class: stateOf(class.UID, class.Generation, g.class), read: s.filesAt(newest.volume.Target), work: work})
+		err := s.take(ctx, &job{member: newest, object: o, class: s.stateOf(newest, class), read: s.filesAt(newest.volume.Target), work: work})
 		hung = errors.Is(err, context.DeadlineExceeded)
 	}
 }
@@ -113,8 +114,15 @@ func (s *Syncer) again(ctx context.Context, g *group, sec *secret) {
 		sec.retry = retry{}
 	}
 	s.mu.Unlock()
-	if m != nil {
-		_ = s.take(ctx, &job{member: m, object: objects[i], class: stateOf(class.UID, class.Generation, g.class), read: s.filesAt(m.volume.Target), work: pfx.NewBudget(maxWork), overwrite: overwrite})
+	if m == nil {
+		return
+	}
+	err = s.take(ctx, &job{member: m, object: objects[i], class: s.stateOf(m, class), read: s.filesAt(m.volume.Target), work: pfx.NewBudget(maxWork), overwrite: overwrite})
+	if errors.Is(err, errGone) { // others may wait
+		s.mu.Lock()
+		delete(m.failing, sec.name)
+		s.postpone(sec, overwrite)
+		s.mu.Unlock()
 	}
 }
 
@@ -139,6 +147,7 @@ func (s *Syncer) drop(ctx context.Context, g *group, name string) {
 	delete(g.secrets, name)
 	var told []*member
 	for m := range g.members {
+		delete(m.synced, name)
 		if _, fails := m.failing[name]; fails {
 			delete(m.failing, name)
 			told = append(told, m)
@@ -186,6 +195,12 @@ func (s *Syncer) newest(g *group, will func(*member) bool) (found *member) {
 	return found
 }
 
-func stateOf(uid string, generation int64, class publish.Class) classState {
-	return classState{Class: class, uid: uid, generation: generation}
+// stateOf returns the state of the class for which a member's content was fetched: what is made of it must not pass for newer.
+func (s *Syncer) stateOf(m *member, now *classes.Class) classState {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if m.class.uid != "" {
+		return m.class
+	}
+	return classState{Class: m.group.class, uid: now.UID, generation: now.Generation}
 }

@@ -1,6 +1,7 @@
 package secretsync
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"time"
@@ -31,6 +32,7 @@ func (s *Syncer) SyncSecrets(ctx context.Context, v *publish.Volume, b *provider
 	}
 	objects := unique(v.Secrets)
 	s.excuse(ctx, m, objects)
+	s.prune(m.group, objects)
 	work := pfx.NewBudget(maxWork)
 	var group errgroup.Group
 	group.SetLimit(atOnce)
@@ -137,7 +139,7 @@ type result struct {
 }
 
 func (s *Syncer) attempt(ctx context.Context, j *job) (r result) {
-	if r.err = j.object.problem; r.err != nil {
+	if r.err = cmp.Or(j.object.problem, ctx.Err()); r.err != nil {
 		return r
 	}
 	want := func() (*desired, error) { return build(&j.object.SecretObject, j.read, j.work) }
@@ -222,7 +224,8 @@ func (s *Syncer) note(sec *secret, r *result) {
 	switch {
 	case r.task.overwrite:
 		sec.doubted = false
-	case before.resourceVersion != "" && r.task.found.resourceVersion != before.resourceVersion && r.task.found.note == before.note:
-		sec.doubted = true // another node's write would have changed the note, and was newer
+	case before.resourceVersion == "" || r.task.found.resourceVersion == "" || r.task.found.resourceVersion == before.resourceVersion:
+	case r.task.found.note == before.note, r.task.found.asOf.Before(before.asOf):
+		sec.doubted = true // what another node writes has another note, and is newer, unless the Secret was made anew or from a backup
 	}
 }

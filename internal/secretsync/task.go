@@ -80,7 +80,7 @@ func (t *task) try(ctx context.Context) (again bool, err error) {
 		return false, err
 	}
 	t.exists = true
-	t.found = seen{resourceVersion: have.GetResourceVersion(), note: sumOfNote(have)}
+	t.found = seen{resourceVersion: have.GetResourceVersion(), note: sumOfNote(have), asOf: have.note.AsOf}
 	return t.change(ctx, have)
 }
 
@@ -199,7 +199,8 @@ func (t *task) change(ctx context.Context, h *have) (again bool, err error) {
 
 // learn takes in what the Secret now is. What an admission plugin of the cluster changed is not changed back: that would never end.
 func (t *task) learn(object metav1.Object, w *desired) {
-	t.seen = seen{at: t.cfg.Now(), owners: map[types.UID]bool{}, resourceVersion: object.GetResourceVersion(), note: sumOfNote(object)}
+	t.seen = seen{at: t.cfg.Now(), owners: map[types.UID]bool{}, resourceVersion: object.GetResourceVersion(), note: sumOfNote(object),
+		asOf: parseNote(object.GetAnnotations()[Note]).AsOf}
 	for _, o := range t.owners {
 		t.seen.owners[o.UID] = has(object.GetOwnerReferences(), o)
 	}

@@ -220,6 +220,76 @@ func TestSecretsAreKeptInBeing(t *testing.T) {
 	r.wantData("db", map[string]string{"f": "1"})
 }
 
+// A Secret that comes back from a backup holds what it held then: the next fetch sees to it, although what it fetches is as before.
+func TestASecretFromABackup(t *testing.T) {
+	r := newSecretRig(t, func(c *secretsync.Config) { c.EnsureEvery = 100 * time.Millisecond })
+	r.class("c", opaque("db", "f"))
+	v := r.volume(r.pod("web-1", "web"), "c")
+	r.fetched(v, time.Now().Add(-time.Hour), map[string]string{"f": "old"})
+	r.wantDone(publish.SecretCreated)
+	backup := r.secret("db")
+	r.fetched(v, time.Now(), map[string]string{"f": "new"})
+	r.wantDone(publish.SecretUpdated)
+	r.remove("db")
+	backup.ResourceVersion, backup.UID = "", ""
+	r.put(backup)
+	r.run(r.Syncer)
+	r.await(publish.SecretKept)
+	r.await(publish.SecretKept)
+	r.fetched(v, time.Now(), map[string]string{"f": "new"})
+	r.await(publish.SecretUpdated)
+	r.wantData("db", map[string]string{"f": "new"})
+}
+
+// A try that is repeated is of the class as it was when its content was fetched: a later state of the class makes nothing newer of it.
+func TestARetryIsAsOldAsItsFetch(t *testing.T) {
+	t.Attr("conformance", "10.1/5-older-never-overwrites-newer")
+	r := newSecretRig(t, func(c *secretsync.Config) { c.FirstRetry = 50 * time.Millisecond })
+	r.class("c", opaque("db", "f"))
+	now := time.Now()
+	one, two := r.volume(r.pod("web-1", "web"), "c"), r.volume(r.pod("web-2", "web"), "c")
+	r.meddleWith(func(req *http.Request) *http.Response {
+		if req.Method != http.MethodPost {
+			return nil
+		}
+		return answer(http.StatusInternalServerError, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":500}`)
+	})
+	r.fetched(one, now, map[string]string{"f": "v1"})
+	r.wantFailed(provider.Unavailable)
+	r.meddleWith(nil)
+	r.fetchedOn(r.node(), two, now.Add(time.Second), map[string]string{"f": "v2"})
+	r.wantDone(publish.SecretCreated)
+	r.class("c", opaque("db", "f")) // the next generation
+	r.run(r.Syncer)
+	r.await(publish.SecretKept)
+	r.wantData("db", map[string]string{"f": "v2"})
+}
+
+// A pod that is gone takes its own tries with it, and not those of others.
+func TestARetryOfAPodThatIsGone(t *testing.T) {
+	r := newSecretRig(t, func(c *secretsync.Config) { c.FirstRetry = 50 * time.Millisecond })
+	r.class("c", opaque("db", "f"))
+	r.put(&corev1.Secret{ObjectMeta: metav1.ObjectMeta{Name: "db", Labels: map[string]string{managed: "true"}}, Type: "Opaque"})
+	stays, goes := r.volume(r.pod("stays", "web"), "c"), r.volume(r.pod("goes", "web"), "c")
+	r.meddleWith(func(*http.Request) *http.Response {
+		return answer(http.StatusInternalServerError, `{"kind":"Status","apiVersion":"v1","status":"Failure","code":500}`)
+	})
+	now := time.Now()
+	for i, v := range []*publish.Volume{stays, goes} { // the one that goes is the newest
+		r.fetched(v, now.Add(time.Duration(i)*time.Second), map[string]string{"f": "1"})
+		r.wantFailed(provider.Unavailable)
+	}
+	r.meddleWith(nil)
+	zero := int64(0)
+	if err := api.Client().Resource(corev1.SchemeGroupVersion.WithResource("pods")).Namespace(r.ns).
+		Delete(t.Context(), "goes", metav1.DeleteOptions{GracePeriodSeconds: &zero}); err != nil {
+		t.Fatal(err)
+	}
+	r.run(r.Syncer)
+	r.await(publish.SecretUpdated)
+	r.wantData("db", map[string]string{"f": "1"})
+}
+
 // run has a node look after Secrets until the test ends.
 func (r *secretRig) run(s *secretsync.Syncer) (stop func()) {
 	ctx, cancel := context.WithCancel(r.Context())

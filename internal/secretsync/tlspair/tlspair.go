@@ -27,8 +27,8 @@ const (
 	// maxTypes bounds how many types of blocks an error names, and maxType each of them, in bytes.
 	maxTypes = 5
 	maxType  = 40
-	// maxKey is in bytes, a little more than RSA of 16,384 bits takes.
-	maxKey = 10_000
+	// maxKey is in bytes, a little more than RSA of 8192 bits takes. To read a larger one takes seconds.
+	maxKey = 5000
 )
 
 // Certificates returns all certificates of a file as PEM, in the file's order: those of a PEM text, else those of a PKCS #12 file without a
